@@ -1,0 +1,104 @@
+"""A session: one run of an agent on a story, from claim to end; and what each of its requests cost."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+
+from agents.models.agent import Agent
+from agents.models.credential import Credential
+from agents.states import LIVE, Role, State
+from pipeline.models import Process, Project, Story
+
+
+class SessionQuerySet(models.QuerySet["Session"]):
+    def live(self) -> SessionQuerySet:
+        return self.filter(state__in=LIVE)
+
+
+class Session(models.Model):
+    story = models.ForeignKey(Story, on_delete=models.CASCADE, related_name="sessions")
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="sessions")
+    agent = models.ForeignKey(Agent, on_delete=models.PROTECT, related_name="sessions")
+    role = models.CharField(max_length=20, choices=Role.choices)
+    runtime = models.CharField(max_length=30)
+    model = models.CharField(max_length=100, blank=True)
+    entry = models.JSONField(default=dict, help_text="The agent's entry with which it began.")
+    credential = models.ForeignKey(Credential, on_delete=models.SET_NULL, null=True, related_name="sessions")
+    key = models.CharField(max_length=20, unique=True)
+    fence = models.PositiveBigIntegerField()
+    host = models.CharField(max_length=255)
+    started_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+")
+
+    state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
+    process = models.ForeignKey(Process, on_delete=models.SET_NULL, null=True, related_name="sessions")
+    saving = models.ForeignKey(Process, on_delete=models.SET_NULL, null=True, related_name="+", help_text="The intake of its work.")
+    conversation = models.CharField(max_length=36)
+    resumed = models.BooleanField(default=False, help_text="It continues a conversation.")
+    resume_note = models.CharField(max_length=300, blank=True, help_text="Why it is warm or cold.")
+    prompt = models.TextField(blank=True)
+    base = models.CharField(max_length=64, blank=True)
+    began_at_commit = models.CharField(max_length=64, blank=True, help_text="The commit from which its copy was made.")
+    sandbox = models.CharField(max_length=20, blank=True)
+    stop_requested_at = models.DateTimeField(null=True)
+    stop_requested_by = models.CharField(max_length=150, blank=True)
+    told = models.JSONField(null=True, help_text="What the runtime's parser said of the end: kind, reason, until.")
+
+    outcome = models.CharField(max_length=20, blank=True)
+    reason = models.TextField(blank=True)
+    saved = models.CharField(max_length=64, blank=True, help_text="The commit at refs/huskies/sessions/<key>.")
+    input_tokens = models.PositiveBigIntegerField(default=0)
+    output_tokens = models.PositiveBigIntegerField(default=0)
+    cache_read_tokens = models.PositiveBigIntegerField(default=0)
+    cache_write_tokens = models.PositiveBigIntegerField(default=0)
+    cost_usd = models.DecimalField(max_digits=14, decimal_places=6, default=0)
+    reported_cost_usd = models.DecimalField(max_digits=14, decimal_places=6, null=True, help_text="The program's own figure.")
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+
+    objects = SessionQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            # An agent is one slot: it never works on two stories.
+            models.UniqueConstraint(fields=["agent"], condition=Q(state__in=LIVE), name="one_live_session_per_agent"),
+            # Two coders never share a story; `other` (a supervisor, say) may look on.
+            models.UniqueConstraint(
+                fields=["story", "role"], condition=Q(state__in=LIVE) & ~Q(role="other"), name="one_live_session_per_story_and_role"
+            ),
+            models.UniqueConstraint(fields=["story", "fence"], name="a_fence_is_given_out_once"),
+            models.CheckConstraint(condition=Q(state__in=State.values), name="session_state_is_known"),
+            models.CheckConstraint(condition=~Q(state="ended") | ~Q(outcome=""), name="an_ended_session_has_an_outcome"),
+        ]
+        indexes = [models.Index(fields=["project", "state"], name="session_live", condition=~Q(state="ended"))]
+
+    def __str__(self) -> str:
+        return f"session {self.pk} of {self.agent_id} on {self.story_id} ({self.state})"
+
+    @property
+    def tokens(self) -> int:
+        return self.input_tokens + self.output_tokens + self.cache_read_tokens + self.cache_write_tokens
+
+
+class LedgerRow(models.Model):
+    """What one request to a model used; written while the session runs, so that killed runs count."""
+
+    session = models.ForeignKey(Session, on_delete=models.CASCADE, related_name="ledger")
+    seq = models.PositiveBigIntegerField(help_text="The log event it stands in.")
+    request_id = models.CharField(max_length=100, blank=True)
+    model = models.CharField(max_length=100)
+    input_tokens = models.PositiveBigIntegerField(default=0)
+    output_tokens = models.PositiveBigIntegerField(default=0)
+    cache_read_tokens = models.PositiveBigIntegerField(default=0)
+    cache_write_tokens = models.PositiveBigIntegerField(default=0)
+    cost_usd = models.DecimalField(max_digits=14, decimal_places=6, default=0)
+    at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["session", "seq"], name="a_request_is_booked_once")]
+
+    def __str__(self) -> str:
+        return f"{self.model}: ${self.cost_usd}"

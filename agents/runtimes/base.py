@@ -1,0 +1,189 @@
+"""What every runtime is: it builds a command, reads the program's lines, and judges its end.
+
+A runtime holds no state and starts nothing. The server asks it for a `Command`, runs that under a
+runner, feeds the runner's records to the runtime's parser, and asks the parser for the outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+FileOp = list[str | int]  # ["mkdir", path] and so on: done by the runner before the program starts
+Redact = Callable[[bytes], bytes]
+
+EventKind = Literal[
+    "started",
+    "text",
+    "thinking",
+    "tool_start",
+    "tool_end",
+    "retry",
+    "rate_limit",
+    "usage",
+    "permission",
+    "note",
+    "output",
+    "ended",
+]
+OutcomeKind = Literal[
+    "done",
+    "stopped",
+    "turn_limit",
+    "budget",
+    "rate_limited",
+    "overloaded",
+    "auth",
+    "billing",
+    "bad_model",
+    "context_full",
+    "config",
+    "crashed",
+    "lost",
+    "hung",
+    "output_limit",
+]
+
+
+class LaunchRefused(ValueError):
+    """The session cannot be launched as its agent is configured; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class Credential:
+    """What the program logs in with. `value` is empty for the host's own log-in."""
+
+    kind: Literal["api_key", "oauth_token", "host_login"]
+    value: str = field(default="", repr=False)
+    base_url: str | None = None
+
+
+@dataclass(frozen=True)
+class GitIdentity:
+    name: str
+    email: str
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Everything a runtime may know of the session that it builds a command for.
+
+    `copy` is the private working copy and the program's working directory; `home`, `tmp` and `config`
+    are the session's private folders. `conversation` is a UUID; with `resume` the program goes on
+    with that conversation. `agent_config` is the agent's entry of the project file. `level` is the
+    confinement that the command will be run in.
+    """
+
+    session_key: str
+    copy: Path
+    home: Path
+    tmp: Path
+    config: Path
+    prompt: str
+    conversation: str
+    resume: bool
+    model: str | None
+    agent_config: Mapping[str, Any]
+    level: str
+    credential: Credential | None
+    story_number: int
+    base_branch: str
+    git_identity: GitIdentity
+    story_text: str = ""
+
+    def git_environment(self) -> dict[str, str]:
+        who = self.git_identity
+        return {
+            "GIT_AUTHOR_NAME": who.name,
+            "GIT_AUTHOR_EMAIL": who.email,
+            "GIT_COMMITTER_NAME": who.name,
+            "GIT_COMMITTER_EMAIL": who.email,
+        }
+
+
+@dataclass(frozen=True)
+class Command:
+    """What the runner is to run: `argv` without a confinement prefix, and the complete environment.
+
+    `stdin` is written and closed (unless `keep_stdin`). `files` are done first. `readable` and
+    `writable` are what the program needs besides the copy and the session's own folders.
+    """
+
+    argv: list[str]
+    env: dict[str, str] = field(repr=False)  # holds the key
+    stdin: str
+    keep_stdin: bool = False
+    interrupt: str | None = None
+    files: list[FileOp] = field(default_factory=list)
+    readable: list[Path] = field(default_factory=list)
+    writable: list[Path] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a host has of a program. `logged_in` is None where the program needs no log-in."""
+
+    path: Path | None
+    version: str | None
+    logged_in: bool | None
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened; `body` is JSON, safe to store, and at most some 20 KiB."""
+
+    kind: EventKind
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a session ended. `reason` is a sentence with the remedy; `until` is epoch seconds.
+
+    `detail` is a word for code that must tell cases of one kind apart, such as
+    `conversation_missing` (the next session begins a new conversation).
+    """
+
+    kind: OutcomeKind
+    reason: str
+    until: int | None = None
+    detail: str = ""
+
+
+class Record(Protocol):
+    """What a parser reads of a runner's log record (`pipeline.processes.logfile.Record`)."""
+
+    @property
+    def stream(self) -> int: ...
+    @property
+    def flags(self) -> int: ...
+    @property
+    def data(self) -> bytes: ...
+
+
+class Parser(Protocol):
+    def feed(self, record: Record) -> list[Event]: ...
+    def state(self) -> dict[str, Any]: ...
+    def outcome(self, exit: Mapping[str, Any] | None) -> Outcome: ...
+
+
+class Runtime(Protocol):
+    """One agent program. `label` says honestly what it is; it is shown wherever the agent is."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def label(self) -> str: ...
+    def command(self, launch: Launch) -> Command: ...
+    def carry(self, previous: Path, launch: Launch) -> list[FileOp]:
+        """File operations that bring a conversation from the config folder of an earlier session.
+
+        Empty if it is not there (or not safe to copy): then launch with `resume` off.
+        """
+        ...
+
+    def parser(self, state: Mapping[str, Any] | None = None, redact: Redact | None = None) -> Parser: ...
+    def find(self) -> Found: ...

@@ -1,0 +1,98 @@
+"""Values from a program's output, made small enough and clean enough to store and show."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from typing import Any
+
+BODY_BYTES = 16 * 1024  # of one text within an event
+MOST_ITEMS = 64  # of one list or mapping within an event
+MOST_DEPTH = 6
+CUT = " […]"
+
+
+def clean(text: str) -> str:
+    """`text` as every database stores it: no NUL (PostgreSQL refuses it), no half of a surrogate pair."""
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\x00", "\ufffd")
+
+
+def clip(text: str, limit: int = BODY_BYTES) -> tuple[str, int]:
+    """The first `limit` bytes of `text` as clean text, and the number of bytes left out."""
+    raw = clean(text[: limit + 1]).encode()
+    whole = len(raw) if len(text) <= limit + 1 else len(clean(text).encode())
+    if whole <= limit:
+        return raw.decode(), 0
+    return raw[:limit].decode("utf-8", "ignore"), whole - limit
+
+
+def clipped(text: str, limit: int = BODY_BYTES) -> dict[str, Any]:
+    """`{"text": …}` for an event's body, with `"cut"` (bytes left out) only where something was."""
+    kept, cut = clip(text, limit)
+    return {"text": kept, "cut": cut} if cut else {"text": kept}
+
+
+def line_of(text: str, limit: int = 200) -> str:
+    """The first line of `text`, for a title."""
+    stripped = text.strip()
+    first = stripped.split("\n", 1)[0]
+    kept, cut = clip(first, limit)
+    return kept + CUT if cut or len(first) < len(stripped) else kept
+
+
+def readable(value: Any) -> str:
+    """`value` as a person reads it: text as it is, everything else as indented JSON."""
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, indent=1, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        return repr(value)[:BODY_BYTES]
+
+
+def bounded(value: Any, limit: int = 500, depth: int = 0) -> Any:
+    """A small copy of any JSON value: texts of `limit` bytes, 64 items, 6 levels."""
+    if isinstance(value, str):
+        kept, cut = clip(value, limit)
+        return kept + CUT if cut else kept
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return value if abs(value) < 2**63 else str(value)[:40]
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None
+    if depth >= MOST_DEPTH:
+        return CUT.strip()
+    if isinstance(value, dict):
+        return {
+            clip(str(key), 200)[0]: bounded(one, limit, depth + 1)
+            for key, one in list(value.items())[:MOST_ITEMS]
+        }
+    if isinstance(value, list):
+        return [bounded(one, limit, depth + 1) for one in value[:MOST_ITEMS]]
+    return clip(repr(value), limit)[0]
+
+
+def copied(state: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A deep copy of a parser's state, so that a stored one does not change while parsing goes on."""
+    return copy.deepcopy(dict(state or {}))
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """`value` if it is a mapping, else an empty one: programs change their formats."""
+    return value if isinstance(value, dict) else {}
+
+
+def text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def number(value: Any) -> int:
+    """A count or a time as a plain, not negative, 63-bit integer; 0 for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0
+    try:
+        return max(0, min(int(value), 2**63 - 1))
+    except (ValueError, OverflowError):  # nan, inf
+        return 0

@@ -1,0 +1,103 @@
+"""The tokens of a session, per request and while they are spent.
+
+A killed program never says what it used, so the counts are taken from its stream as they grow: the
+prompt's at the beginning of a request, the answer's at its end. When the program does report
+totals of its run, what the stream did not show (requests beside the conversation) is added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from agents.prices import canonical, cost, is_listed
+
+from .base import Event
+from .bounds import clip, mapping, number
+
+COUNTS = ("input", "output", "cache_read", "cache_write", "cache_write_1h", "thinking")
+MOST_SEEN = 64  # ids of the last requests, to know one that the stream has shown already
+MOST_MODELS = 32
+
+Counts = dict[str, int]
+
+
+class Ledger:
+    def __init__(self, state: Mapping[str, Any] | None = None) -> None:
+        known = dict(state or {})
+        # of the request that is under way, by the tool use that it runs in ("" is the conversation)
+        self._open: dict[str, dict[str, Any]] = mapping(known.get("open"))
+        self._totals: dict[str, Counts] = mapping(known.get("totals"))
+        self._seen: list[str] = list(known.get("seen") or [])
+
+    def state(self) -> dict[str, Any]:
+        return {"open": self._open, "totals": self._totals, "seen": self._seen}
+
+    def has_seen(self, request: str) -> bool:
+        return request in self._seen
+
+    def start(self, place: str, request: str, model: str, counts: Counts) -> list[Event]:
+        """A request began; its `counts` are those of the prompt."""
+        if len(self._open) >= MOST_SEEN and place not in self._open:
+            self._open.pop(next(iter(self._open)))
+        self._open[place] = {"request": request, "model": model, "counts": dict.fromkeys(COUNTS, 0)}
+        self._seen = [*self._seen, request][-MOST_SEEN:]
+        return self.grow(place, counts)
+
+    def grow(self, place: str, counts: Counts) -> list[Event]:
+        """The request under way has used `counts` so far (cumulative); only growth is booked."""
+        entry = self._open.get(place)
+        if entry is None:
+            return []
+        known: Counts = entry["counts"]
+        delta = {kind: max(0, counts.get(kind, 0) - known.get(kind, 0)) for kind in COUNTS}
+        entry["counts"] = {kind: known.get(kind, 0) + delta[kind] for kind in COUNTS}
+        return self._book(entry["request"], entry["model"], delta)
+
+    def settle(self, totals: Mapping[str, Counts], mark: str) -> list[Event]:
+        """The program's own totals of this run by model: books what no request has shown."""
+        events: list[Event] = []
+        for model, counts in list(totals.items())[:MOST_MODELS]:
+            booked = self._totals.get(canonical(model), {})
+            delta = {kind: max(0, counts.get(kind, 0) - booked.get(kind, 0)) for kind in COUNTS}
+            events += self._book(f"unseen-{mark}", model, delta)
+        return events
+
+    def _book(self, request: str, model: str, delta: Counts) -> list[Event]:
+        if not any(delta.values()):
+            return []
+        name = canonical(model)
+        if name in self._totals or len(self._totals) < MOST_MODELS:
+            before = self._totals.get(name, {})
+            self._totals[name] = {kind: before.get(kind, 0) + delta[kind] for kind in COUNTS}
+        body: dict[str, Any] = {"request_id": clip(request, 100)[0], "model": clip(model, 100)[0], **delta}
+        body["cost_usd"] = format(cost(model, delta), "f")
+        if not is_listed(model):
+            body["unlisted"] = True  # priced as the dearest model
+        return [Event("usage", body)]
+
+
+def counts_of_message(usage: object) -> Counts:
+    """Counts from the `usage` of an Anthropic message; absent ones are 0."""
+    raw = mapping(usage)
+    return {
+        "input": number(raw.get("input_tokens")),
+        "output": number(raw.get("output_tokens")),
+        "cache_read": number(raw.get("cache_read_input_tokens")),
+        "cache_write": number(raw.get("cache_creation_input_tokens")),
+        "cache_write_1h": number(mapping(raw.get("cache_creation")).get("ephemeral_1h_input_tokens")),
+        "thinking": number(mapping(raw.get("output_tokens_details")).get("thinking_tokens")),
+    }
+
+
+def counts_of_model(usage: object) -> Counts:
+    """Counts from one entry of Claude Code's `modelUsage`."""
+    raw = mapping(usage)
+    return {
+        "input": number(raw.get("inputTokens")),
+        "output": number(raw.get("outputTokens")),
+        "cache_read": number(raw.get("cacheReadInputTokens")),
+        "cache_write": number(raw.get("cacheCreationInputTokens")),
+        "cache_write_1h": number(raw.get("cacheCreationEphemeral1hInputTokens")),
+        "thinking": number(raw.get("thinkingTokens")),
+    }

@@ -1,0 +1,52 @@
+"""Django's SQLite backend with a constant short retry instead of SQLite's built-in busy back-off.
+
+Measured with 8 writing processes: worst wait 1,832 -> 80 ms, share of the slowest 0.32 -> 0.72, 0 errors (rules.md, Database). Retrying
+only BEGIN would miss updates in autocommit mode, so every statement outside a transaction is retried. Inside a transaction nothing can be
+busy (BEGIN IMMEDIATE holds the write lock), and SQLITE_BUSY_SNAPSHOT is never retried: waiting cannot cure it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from django.db.backends.sqlite3 import base
+
+RETRY_SECONDS = 0.001
+GIVE_UP_SECONDS = 20.0
+T = TypeVar("T")
+
+
+def retried(connection: sqlite3.Connection, call: Callable[[], T]) -> T:
+    """Run the call; while SQLite says busy and no transaction is open, again each millisecond, for at most 20 s."""
+    deadline = None
+    while True:
+        try:
+            return call()
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY or connection.in_transaction:
+                raise
+            now = time.monotonic()
+            deadline = deadline or now + GIVE_UP_SECONDS
+            if now > deadline:
+                raise
+            time.sleep(RETRY_SECONDS)
+
+
+class Cursor(base.SQLiteCursorWrapper):
+    def execute(self, query: str, params: Any = None) -> Any:
+        run = super().execute
+        return retried(self.connection, lambda: run(query, params))
+
+    def executemany(self, query: str, param_list: Any) -> Any:
+        if self.connection.in_transaction:
+            return super().executemany(query, param_list)
+        rows, run = list(param_list), super().executemany
+        return retried(self.connection, lambda: run(query, rows))
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    def create_cursor(self, name: Any = None) -> Any:
+        return self.connection.cursor(factory=Cursor)

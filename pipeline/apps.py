@@ -1,0 +1,10 @@
+from django.apps import AppConfig
+
+
+class PipelineConfig(AppConfig):
+    name = "pipeline"
+
+    def ready(self) -> None:
+        from pipeline import handlers
+
+        handlers.register()

@@ -1,0 +1,159 @@
+"""The control repository: the server's own bare repository of a project, and its refs.
+
+Only the server writes here, with its own configuration and no hooks. Refs move by compare-and-swap, so that two who
+race cannot both win and nobody's move is lost.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+from pipeline.git import names
+from pipeline.git.command import GitError, control_environment, checked, git
+
+_CONFIG = """\
+[core]
+\trepositoryformatversion = {version}
+\tfilemode = true
+\tbare = true
+\thooksPath = /dev/null
+\tfsync = committed,reference
+[gc]
+\tauto = 0
+[maintenance]
+\tauto = false
+[transfer]
+\tfsckObjects = true
+"""
+
+
+class RefMoved(Exception):
+    """The ref is no longer where the caller saw it: somebody else moved it first."""
+
+    def __init__(self, ref: str, expected: str | None, found: str | None) -> None:
+        self.ref, self.expected, self.found = ref, expected, found
+        super().__init__(
+            f"{ref} was expected at {expected or 'nothing'} and is at {found or 'nothing'}: it moved meanwhile."
+        )
+
+
+def create_control(control: Path, *, branch: str, object_format: str = "sha1") -> None:
+    """Make the control repository if it is not there: bare, 0700, `branch` as its HEAD. Safe to repeat after a crash."""
+    names.check_folder(control)
+    names.check_branch(branch)
+    if object_format not in ("sha1", "sha256"):
+        raise names.HostileName(f"The object format {object_format!a} is refused: it must be sha1 or sha256.")
+    if control.exists():
+        return
+    part = control.with_name(control.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True, mode=0o700)
+    part.chmod(0o700)
+    command = ["git", "init", "-q", "--bare", "--template=", f"--object-format={object_format}"]
+    command += [f"--initial-branch={branch}", "--", str(part)]
+    checked(command, control_environment(), cwd=part.parent, timeout=30)
+    text = _CONFIG.format(version=1 if object_format == "sha256" else 0)
+    if object_format == "sha256":
+        text += "[extensions]\n\tobjectFormat = sha256\n"
+    (part / "config").write_text(text)
+    _sync(part / "config")
+    try:
+        part.rename(control)
+    except OSError:
+        if not control.exists():
+            raise
+        shutil.rmtree(
+            part, ignore_errors=True
+        )  # two registrations at once: the first one's folder is as good
+    _sync(control.parent)
+
+
+def object_format(control: Path) -> str:
+    """`sha1` or `sha256`."""
+    return git(control, "rev-parse", "--show-object-format").stdout.decode().strip()
+
+
+def shallow_boundary(control: Path) -> str:
+    """The text of the `shallow` file: the commits whose parents are absent, one id a line; empty for a whole history."""
+    try:
+        return (control / "shallow").read_text()
+    except FileNotFoundError:
+        return ""
+
+
+def read_ref(control: Path, ref: str) -> str | None:
+    """The object id at a full ref name, or None."""
+    done = git(
+        control, "rev-parse", "--verify", "--quiet", "--end-of-options", names.check_ref(ref), ok=(0, 1)
+    )
+    return done.stdout.decode().strip() or None if done.code == 0 else None
+
+
+def list_refs(control: Path, prefix: str) -> dict[str, str]:
+    """Ref name to object id for every ref under `prefix` (`refs/huskies/sessions/`)."""
+    names.check_ref(prefix.rstrip("/") + "/x")
+    output = git(control, "for-each-ref", "--format=%(objectname) %(refname)", "--", prefix).stdout.decode()
+    pairs = (line.split(" ", 1) for line in output.splitlines())
+    return {ref: commit for commit, ref in pairs}
+
+
+def move_ref(control: Path, ref: str, new: str, old: str | None, *, reason: str = "huskies") -> None:
+    """Move a ref to `new` if it is still at `old` (None: if it does not exist). Raises RefMoved when it is not."""
+    names.check_ref(ref)
+    names.check_commit(new)
+    expected = names.check_commit(old) if old else "0" * len(new)
+    _swap(control, ["-m", names.check_text(reason, "reason"), "--", ref, new, expected], ref, old)
+
+
+def delete_ref(control: Path, ref: str, old: str | None = None) -> None:
+    """Delete a ref (only if it is at `old`, when given); one that is gone already is fine. Raises RefMoved."""
+    names.check_ref(ref)
+    expected = [names.check_commit(old)] if old else []
+    if read_ref(control, ref) is not None:
+        _swap(control, ["-d", "--", ref, *expected], ref, old)
+
+
+def advance_base(control: Path, base: str, new: str, old: str | None) -> None:
+    """Let the base branch follow the project's own: from `old` to `new`, by compare-and-swap. Raises RefMoved."""
+    move_ref(control, names.branch_ref(base), new, old, reason="huskies: base follows the project")
+
+
+def pin_base(control: Path, key: str, commit: str) -> None:
+    """Keep a copy's base alive under the copy's key, before the copy exists. Repeating it with the same commit is fine."""
+    ref = names.base_pin(key)
+    try:
+        move_ref(control, ref, commit, None, reason="huskies: pin")
+    except RefMoved as moved:
+        if moved.found != commit:
+            raise
+
+
+def unpin_base(control: Path, key: str) -> None:
+    """Let go of a base, once the copy of that key is deleted."""
+    delete_ref(control, names.base_pin(key))
+
+
+def set_story_branch(control: Path, branch: str, new: str, old: str | None) -> None:
+    """Let the story's branch follow an accepted session, by compare-and-swap. Raises RefMoved."""
+    move_ref(
+        control, names.HEADS + names.check_story_branch(branch), new, old, reason="huskies: session taken in"
+    )
+
+
+def _swap(control: Path, arguments: list[str], ref: str, old: str | None) -> None:
+    done = git(control, "update-ref", *arguments, ok=(0, 1, 128))
+    if done.code == 0:
+        return
+    found = read_ref(control, ref)
+    if found != old:
+        raise RefMoved(ref, old, found)
+    # At the expected place and yet refused: a lock is held, or the disk is full. Not a lost race.
+    raise GitError(["git", "update-ref", *arguments], done.code, done.errors)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,26 @@
+"""What the pipeline remembers: one noun per file."""
+
+from pipeline.models.event import Event, EventCounter
+from pipeline.models.gate import GateRun
+from pipeline.models.merge import Merge
+from pipeline.models.process import LogEvent, Process
+from pipeline.models.project import Membership, Project, ProjectVersion
+from pipeline.models.server import Capacity, Host
+from pipeline.models.story import Criterion, StageChange, Story
+
+__all__ = [
+    "Capacity",
+    "Criterion",
+    "Event",
+    "EventCounter",
+    "GateRun",
+    "Host",
+    "LogEvent",
+    "Membership",
+    "Merge",
+    "Process",
+    "Project",
+    "ProjectVersion",
+    "StageChange",
+    "Story",
+]

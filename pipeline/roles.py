@@ -1,0 +1,74 @@
+"""Who may do what: one table of verb by role, used by views, sockets, admin and commands.
+
+Roles are ordered: viewer < developer < operator < admin; each may do what the smaller ones may. A superuser is admin everywhere. The
+management commands run on the server's own machine and act as admin.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.db import models
+
+if TYPE_CHECKING:
+    from django.contrib.auth.base_user import AbstractBaseUser
+    from django.contrib.auth.models import AnonymousUser
+
+    from pipeline.models import Project
+
+
+class Role(models.IntegerChoices):
+    VIEWER = 10, "viewer"
+    DEVELOPER = 20, "developer"
+    OPERATOR = 30, "operator"
+    ADMIN = 40, "admin"
+
+
+MAY: dict[str, Role] = {
+    "see": Role.VIEWER,
+    "story.create": Role.DEVELOPER,
+    "story.edit": Role.DEVELOPER,
+    "story.start": Role.DEVELOPER,
+    "story.stop": Role.DEVELOPER,
+    "story.hold": Role.DEVELOPER,
+    "story.approve": Role.DEVELOPER,
+    "story.reject": Role.DEVELOPER,
+    "story.park": Role.DEVELOPER,
+    "story.archive": Role.DEVELOPER,
+    "story.restore": Role.DEVELOPER,
+    "story.reopen": Role.DEVELOPER,
+    "story.block": Role.DEVELOPER,
+    "story.unblock": Role.DEVELOPER,
+    "story.send_back": Role.DEVELOPER,
+    "story.retry_merge": Role.DEVELOPER,
+    "story.freeze": Role.OPERATOR,
+    "story.approve_files": Role.ADMIN,
+    "session.stop": Role.DEVELOPER,
+    "project.refresh": Role.OPERATOR,
+    "project.approve_file": Role.ADMIN,
+    "project.edit": Role.ADMIN,
+    "project.add": Role.ADMIN,
+    "demo.start": Role.ADMIN,
+    "credential.edit": Role.ADMIN,
+    "member.edit": Role.ADMIN,
+    "limit.edit": Role.OPERATOR,
+}
+
+
+def role_in(user: AbstractBaseUser | AnonymousUser, project: Project | None) -> Role | None:
+    """The person's role, read from the database at each call; None = knows nothing of the project."""
+    if not user.is_authenticated or not user.is_active:
+        return None
+    if getattr(user, "is_superuser", False):
+        return Role.ADMIN
+    if project is None:
+        return None
+    value = project.memberships.filter(user_id=user.pk).values_list("role", flat=True).first()
+    return Role(value) if value else None
+
+
+def may(user: AbstractBaseUser | AnonymousUser, verb: str, project: Project | None) -> bool:
+    """Whether the person may do the verb there. An unknown verb is a programming error (KeyError)."""
+    needed = MAY[verb]
+    role = role_in(user, project)
+    return role is not None and role >= needed

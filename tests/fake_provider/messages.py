@@ -1,0 +1,170 @@
+"""Anthropic's Messages protocol: what a request offers, and a turn as the provider would answer it."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tests.fake_provider.script import CALL_KEYS, ScriptError, Spec, Turn
+
+Json = dict[str, Any]
+
+# What `malformed: true` sends: an event that the client reads, whose data is not JSON.
+GARBAGE = "event: content_block_delta\ndata: {not json\n\n"
+ERROR_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    529: "overloaded_error",
+}
+
+
+@dataclass
+class Request:
+    body: Json
+
+    @property
+    def model(self) -> str:
+        return str(self.body.get("model", "fake"))
+
+    def tools(self) -> dict[str, Json]:
+        """The schemas of the tools that the client offers, by name."""
+        offered = self.body.get("tools") or []
+        return {tool["name"]: tool.get("input_schema") or {} for tool in offered if tool.get("name")}
+
+    def newest(self) -> str:
+        messages = self.body.get("messages") or [""]
+        return json.dumps(messages[-1], ensure_ascii=False)
+
+    def working_directory(self) -> str | None:
+        """The directory that the client tells its model it works in; the last one named, after a resume."""
+        text = json.dumps(self.body, ensure_ascii=False)
+        found = re.findall(r"[Ww]orking directory: (/[^\\\"\n]+)", text)
+        return str(found[-1]).strip() if found else None
+
+
+@dataclass
+class Answer:
+    """A turn resolved for one request: what is said, called and counted."""
+
+    text: str
+    thinking: str
+    calls: list[tuple[str, Json]]
+    usage: Json
+    stop: str | None
+    chunk_size: int
+    turn: Turn
+    mark: str  # unique over servers too, so that a resumed conversation never sees an id twice
+
+    def pieces(self, text: str) -> list[str]:
+        return [text[at : at + self.chunk_size] for at in range(0, len(text), self.chunk_size)] or [""]
+
+
+def resolve(turn: Turn, request: Request, spec: Spec, mark: str) -> Answer:
+    """Turn a script's turn into an answer; raises ScriptError if the client lacks the tool."""
+    specs = list(turn.get("calls", []))
+    if any(key in turn for key in ("run", "write", "tool")):
+        specs.append({key: turn[key] for key in CALL_KEYS if key in turn})
+    counted = {"input": 100, "output": 20, "cache_read": 0, "cache_write": 0}
+    return Answer(
+        text=turn.get("text", ""),
+        thinking=turn.get("thinking", ""),
+        calls=[resolve_call(one, request) for one in specs],
+        usage=counted | spec.get("usage", {}) | turn.get("usage", {}),
+        stop=turn.get("stop"),
+        chunk_size=max(1, int(spec.get("chunk_size", 24))),
+        turn=turn,
+        mark=mark,
+    )
+
+
+def resolve_call(call: Json, request: Request) -> tuple[str, Json]:
+    tools = request.tools()
+    if "tool" in call:
+        return call["tool"], call.get("input", {})
+    wanted = "Bash" if "run" in call else "Write"
+    if wanted not in tools:
+        raise ScriptError(f"the client offers no {wanted} tool, only {sorted(tools)}")
+    if "run" in call:
+        return wanted, {"command": str(call["run"])}
+    path, base = call["write"]["path"], request.working_directory()
+    absolute = path if path.startswith("/") or not base else f"{base.rstrip('/')}/{path}"
+    return wanted, {"file_path": absolute, "content": call["write"]["content"]}
+
+
+def message(answer: Answer, request: Request, *, whole: bool) -> Json:
+    """The message object: with its content, or as it is when the stream begins."""
+    content: list[Json] = []
+    if answer.thinking:
+        content.append({"type": "thinking", "thinking": answer.thinking, "signature": "fake"})
+    if answer.text:
+        content.append({"type": "text", "text": answer.text})
+    for place, (name, given) in enumerate(answer.calls):
+        content.append(
+            {"type": "tool_use", "id": f"toolu_{answer.mark}{place:02d}", "name": name, "input": given}
+        )
+    usage = answer.usage
+    return {
+        "id": f"msg_{answer.mark}",
+        "type": "message",
+        "role": "assistant",
+        "model": request.model,
+        "content": content if whole else [],
+        "stop_reason": (answer.stop or ("tool_use" if answer.calls else "end_turn")) if whole else None,
+        "stop_sequence": None,
+        "usage": {
+            "input_tokens": usage["input"],
+            "output_tokens": usage["output"] if whole else 1,
+            "cache_creation_input_tokens": usage["cache_write"],
+            "cache_read_input_tokens": usage["cache_read"],
+        },
+    }
+
+
+def events(answer: Answer, request: Request) -> Iterator[tuple[str, Any]]:
+    """(event name, data); `raw` is sent as it is, at `drop` the connection breaks."""
+    yield "message_start", {"message": message(answer, request, whole=False)}
+    complete = message(answer, request, whole=True)
+    for index, block in enumerate(complete["content"]):
+        start, deltas = _block_deltas(answer, block)
+        yield "content_block_start", {"index": index, "content_block": start}
+        for delta in deltas:
+            yield "content_block_delta", {"index": index, "delta": delta}
+        yield "content_block_stop", {"index": index}
+    if answer.turn.get("malformed"):
+        yield "raw", GARBAGE
+    if answer.turn.get("drop"):
+        yield "drop", None
+    if (trouble := answer.turn.get("stream_error")) is not None:
+        kind = trouble.get("type", "overloaded_error")
+        yield "error", {"error": {"type": kind, "message": trouble.get("message", "Overloaded")}}
+        return
+    delta = {"stop_reason": complete["stop_reason"], "stop_sequence": None}
+    yield "message_delta", {"delta": delta, "usage": complete["usage"]}
+    yield "message_stop", {}
+
+
+def _block_deltas(answer: Answer, block: Json) -> tuple[Json, list[Json]]:
+    if block["type"] == "text":
+        pieces = answer.pieces(block["text"])
+        return {"type": "text", "text": ""}, [{"type": "text_delta", "text": piece} for piece in pieces]
+    if block["type"] == "thinking":
+        pieces = answer.pieces(block["thinking"])
+        deltas: list[Json] = [{"type": "thinking_delta", "thinking": piece} for piece in pieces]
+        deltas.append({"type": "signature_delta", "signature": "fake"})
+        return {"type": "thinking", "thinking": "", "signature": ""}, deltas
+    pieces = answer.pieces(json.dumps(block["input"]))
+    return block | {"input": {}}, [{"type": "input_json_delta", "partial_json": piece} for piece in pieces]
+
+
+def error_body(error: Json) -> Json:
+    """An HTTP error as the provider words it."""
+    status = int(error.get("status", 500))
+    kind = error.get("type", ERROR_TYPES.get(status, "api_error"))
+    said = error.get("message", f"scripted error {status}")
+    return {"type": "error", "error": {"type": kind, "message": said}, "request_id": "req_fake"}
