@@ -45,7 +45,9 @@ def integer(name: str, default: int, *, low: int = 0, high: int = 10**9) -> int:
     except ValueError:
         value = low - 1
     if not low <= value <= high:
-        raise ImproperlyConfigured(f"{name}={raw!r} is not a whole number from {low} to {high}; correct it or remove it.")
+        raise ImproperlyConfigured(
+            f"{name}={raw!r} is not a whole number from {low} to {high}; correct it or remove it."
+        )
     return value
 
 
@@ -72,7 +74,10 @@ def database(url: str, home: Path) -> dict[str, Any]:
     """The value of Django's DATABASES["default"] for a DATABASE_URL; empty means SQLite in the data folder."""
     parts = urlsplit(url or f"sqlite:///{home / 'huskies.sqlite3'}")
     if parts.scheme == "sqlite":
-        return {"ENGINE": "huskies_site.sqlite", "NAME": unquote(parts.path.removeprefix("/") if parts.path.startswith("//") else parts.path)}
+        return {
+            "ENGINE": "huskies_site.sqlite",
+            "NAME": unquote(parts.path.removeprefix("/") if parts.path.startswith("//") else parts.path),
+        }
     if parts.scheme in ("postgresql", "postgres"):
         options = dict(parse_qsl(parts.query))
         host = options.pop("host", "") or (parts.hostname or "")
@@ -85,4 +90,6 @@ def database(url: str, home: Path) -> dict[str, Any]:
             "PORT": str(parts.port or ""),
             "OPTIONS": options,
         }
-    raise ImproperlyConfigured(f"DATABASE_URL begins with {parts.scheme!r}; huskies knows sqlite:///FILE and postgresql://USER:PASSWORD@HOST/NAME.")
+    raise ImproperlyConfigured(
+        f"DATABASE_URL begins with {parts.scheme!r}; huskies knows sqlite:///FILE and postgresql://USER:PASSWORD@HOST/NAME."
+    )

@@ -12,7 +12,9 @@ POLICY = (
 )
 
 
-def content_security_policy(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+def content_security_policy(
+    get_response: Callable[[HttpRequest], HttpResponse],
+) -> Callable[[HttpRequest], HttpResponse]:
     """Only our own scripts, styles, pictures and sockets; nothing inline (check 33 of B4)."""
 
     def middleware(request: HttpRequest) -> HttpResponse:

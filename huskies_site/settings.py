@@ -47,7 +47,9 @@ LOOPBACK = ["127.0.0.1", "localhost", "[::1]"]
 if HUSKIES_URL:
     parts = urlsplit(HUSKIES_URL)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ImproperlyConfigured(f"HUSKIES_URL={HUSKIES_URL!r} is not an address such as https://huskies.example.org.")
+        raise ImproperlyConfigured(
+            f"HUSKIES_URL={HUSKIES_URL!r} is not an address such as https://huskies.example.org."
+        )
     ALLOWED_HOSTS = [parts.hostname, *LOOPBACK]
     CSRF_TRUSTED_ORIGINS = [f"{parts.scheme}://{parts.netloc}"]
     SECURE = parts.scheme == "https"
@@ -59,7 +61,9 @@ SECURE_SSL_REDIRECT = False
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if SECURE else None
 SECURE_HSTS_SECONDS = 31_536_000 if SECURE else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = SECURE
-SILENCED_SYSTEM_CHECKS = ["security.W008"]  # the proxy in front redirects to https; loopback must stay reachable without
+SILENCED_SYSTEM_CHECKS = [
+    "security.W008"
+]  # the proxy in front redirects to https; loopback must stay reachable without
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 SESSION_COOKIE_HTTPONLY = True

@@ -20,7 +20,12 @@ def take_own_folder() -> Path:
     """Make this process's data folder; it goes when the process ends, not when a fork of it ends."""
     folder = Path(tempfile.mkdtemp(prefix="huskies-test-"))
     owner = os.getpid()
-    atexit.register(lambda: os.getpid() == owner and shutil.rmtree(folder, ignore_errors=True))
+
+    @atexit.register
+    def remove() -> None:
+        if os.getpid() == owner:
+            shutil.rmtree(folder, ignore_errors=True)
+
     return folder
 
 

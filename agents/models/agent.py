@@ -22,16 +22,22 @@ class Agent(models.Model):
     role = models.CharField(max_length=20, choices=Role.choices)
     runtime = models.CharField(max_length=30)
     model = models.CharField(max_length=100, blank=True)
-    entry = models.JSONField(default=dict, help_text="The agent's entry in the project file (agents.agentfile).")
+    entry = models.JSONField(
+        default=dict, help_text="The agent's entry in the project file (agents.agentfile)."
+    )
     position = models.PositiveIntegerField(default=0)
     configured = models.BooleanField(default=True)
-    paused_for = models.CharField(max_length=500, blank=True, help_text="Why it takes nothing new; empty = it works.")
+    paused_for = models.CharField(
+        max_length=500, blank=True, help_text="Why it takes nothing new; empty = it works."
+    )
 
     objects = AgentQuerySet.as_manager()
 
     class Meta:
         ordering = ["project_id", "position", "name"]
-        constraints = [models.UniqueConstraint(fields=["project", "name"], name="agent_names_are_unique_in_a_project")]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "name"], name="agent_names_are_unique_in_a_project")
+        ]
 
     def __str__(self) -> str:
         return self.name

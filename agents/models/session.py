@@ -29,31 +29,43 @@ class Session(models.Model):
     key = models.CharField(max_length=20, unique=True)
     fence = models.PositiveBigIntegerField()
     host = models.CharField(max_length=255)
-    started_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+")
+    started_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
+    )
 
     state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
     process = models.ForeignKey(Process, on_delete=models.SET_NULL, null=True, related_name="sessions")
-    saving = models.ForeignKey(Process, on_delete=models.SET_NULL, null=True, related_name="+", help_text="The intake of its work.")
+    saving = models.ForeignKey(
+        Process, on_delete=models.SET_NULL, null=True, related_name="+", help_text="The intake of its work."
+    )
     conversation = models.CharField(max_length=36)
     resumed = models.BooleanField(default=False, help_text="It continues a conversation.")
     resume_note = models.CharField(max_length=300, blank=True, help_text="Why it is warm or cold.")
     prompt = models.TextField(blank=True)
     base = models.CharField(max_length=64, blank=True)
-    began_at_commit = models.CharField(max_length=64, blank=True, help_text="The commit from which its copy was made.")
+    began_at_commit = models.CharField(
+        max_length=64, blank=True, help_text="The commit from which its copy was made."
+    )
     sandbox = models.CharField(max_length=20, blank=True)
     stop_requested_at = models.DateTimeField(null=True)
     stop_requested_by = models.CharField(max_length=150, blank=True)
-    told = models.JSONField(null=True, help_text="What the runtime's parser said of the end: kind, reason, until.")
+    told = models.JSONField(
+        null=True, help_text="What the runtime's parser said of the end: kind, reason, until."
+    )
 
     outcome = models.CharField(max_length=20, blank=True)
     reason = models.TextField(blank=True)
-    saved = models.CharField(max_length=64, blank=True, help_text="The commit at refs/huskies/sessions/<key>.")
+    saved = models.CharField(
+        max_length=64, blank=True, help_text="The commit at refs/huskies/sessions/<key>."
+    )
     input_tokens = models.PositiveBigIntegerField(default=0)
     output_tokens = models.PositiveBigIntegerField(default=0)
     cache_read_tokens = models.PositiveBigIntegerField(default=0)
     cache_write_tokens = models.PositiveBigIntegerField(default=0)
     cost_usd = models.DecimalField(max_digits=14, decimal_places=6, default=0)
-    reported_cost_usd = models.DecimalField(max_digits=14, decimal_places=6, null=True, help_text="The program's own figure.")
+    reported_cost_usd = models.DecimalField(
+        max_digits=14, decimal_places=6, null=True, help_text="The program's own figure."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)
@@ -64,16 +76,24 @@ class Session(models.Model):
         ordering = ["id"]
         constraints = [
             # An agent is one slot: it never works on two stories.
-            models.UniqueConstraint(fields=["agent"], condition=Q(state__in=LIVE), name="one_live_session_per_agent"),
+            models.UniqueConstraint(
+                fields=["agent"], condition=Q(state__in=LIVE), name="one_live_session_per_agent"
+            ),
             # Two coders never share a story; `other` (a supervisor, say) may look on.
             models.UniqueConstraint(
-                fields=["story", "role"], condition=Q(state__in=LIVE) & ~Q(role="other"), name="one_live_session_per_story_and_role"
+                fields=["story", "role"],
+                condition=Q(state__in=LIVE) & ~Q(role="other"),
+                name="one_live_session_per_story_and_role",
             ),
             models.UniqueConstraint(fields=["story", "fence"], name="a_fence_is_given_out_once"),
             models.CheckConstraint(condition=Q(state__in=State.values), name="session_state_is_known"),
-            models.CheckConstraint(condition=~Q(state="ended") | ~Q(outcome=""), name="an_ended_session_has_an_outcome"),
+            models.CheckConstraint(
+                condition=~Q(state="ended") | ~Q(outcome=""), name="an_ended_session_has_an_outcome"
+            ),
         ]
-        indexes = [models.Index(fields=["project", "state"], name="session_live", condition=~Q(state="ended"))]
+        indexes = [
+            models.Index(fields=["project", "state"], name="session_live", condition=~Q(state="ended"))
+        ]
 
     def __str__(self) -> str:
         return f"session {self.pk} of {self.agent_id} on {self.story_id} ({self.state})"

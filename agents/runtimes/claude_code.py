@@ -240,6 +240,7 @@ def _limits(config: Mapping[str, Any]) -> list[str]:
         "max-budget-usd": config.get("max_budget_usd"),
         "append-system-prompt": config.get("append_system_prompt") or config.get("system_prompt"),
     }
-    # On a resume the program replays the first request's system prompt and ignores this one, unless told so.
+    # On a resume the program replays the first session's instructions, unless told not to. (Of a new
+    # working directory it tells its model by itself.)
     snapshot = ["--system-prompt-snapshot=off"] if options["append-system-prompt"] else []
     return snapshot + [f"--{name}={value}" for name, value in options.items() if value]

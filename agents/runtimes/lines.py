@@ -134,6 +134,8 @@ class LineParser:
     def outcome(self, exit: Mapping[str, Any] | None) -> Outcome:
         """How the session ended; `exit` is the runner's exit record, None if the runner was lost."""
         judged = self._judged()
+        if exit is not None and self._main_end.get("outcome"):
+            exit = {**exit, **self._main_end}
         known = without_result(
             exit, started=self._started, stderr=self._stderr, said_success=judged == "success"
         )

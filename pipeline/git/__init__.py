@@ -1,5 +1,5 @@
-"""Git, each command as one named function. The server runs it on its own bare *control repository* of a project;
-towards the project's own repository only fetch, push and fast-forward, as a chore under a runner.
+"""Git, each command as one named function. The server runs it on its own bare *control repository* of a
+project; towards the project's own repository only fetch, push and fast-forward, as a chore under a runner.
 """
 
 from pipeline.git.command import MINIMUM_VERSION, GitError, GitTimeout, version

@@ -1,12 +1,13 @@
 """Fast-forward of a branch that a person has checked out: their files, their index, their rules.
 
-Nothing of theirs is ever overwritten: every differing path must be what the old tip or the candidate says, in the
-index and on disk, or the landing waits with the list. Git's own lock (`index.lock`) is held from the first look to the
-last step. It is a hard link to an *intent* file of ours, so that a crash leaves a lock whose owner can be proved, and
-the next try (`settle`) ends what was begun. Order: files, index, ref, lock; the ref is the moment of landing.
+Nothing of theirs is ever overwritten: every differing path must be what the old tip or the candidate says, in
+the index and on disk, or the landing waits with the list. Git's own lock (`index.lock`) is held from the
+first look to the last step. It is a hard link to an *intent* file of ours, so that a crash leaves a lock
+whose owner can be proved, and the next try (`settle`) ends what was begun. Order: files, index, ref, lock;
+the ref is the moment of landing.
 
-`git merge --ff-only` is not used: it overwrites ignored files, and dies half-way without saying whose the lock is.
-"""
+`git merge --ff-only` is not used: it overwrites ignored files, and dies half-way without saying whose the
+lock is."""
 
 import json
 import os
@@ -31,7 +32,9 @@ _BUSY = {
     "BISECT_LOG": "a bisect",
 }
 _PREFIX = "huskies-land-"
-_IN_THE_WAY = re.compile(r"'(.+?)' (not uptodate|would be overwritten|would be removed|would lose untracked files)")
+_IN_THE_WAY = re.compile(
+    r"'(.+?)' (not uptodate|would be overwritten|would be removed|would lose untracked files)"
+)
 
 
 class _Change(NamedTuple):
@@ -52,7 +55,8 @@ def checked_out_at(source: Source, base: str) -> list[Path]:
 
 
 def check_idle(source: Source, base: str) -> None:
-    """Refused `busy` while a rebase, merge, cherry-pick, revert or bisect holds the branch, in any linked worktree."""
+    """Refused `busy` while a rebase, merge, cherry-pick, revert or bisect holds the branch, in any linked
+    worktree."""
     assert source.git_dir is not None and source.common_dir is not None  # noqa: S101
     for git_dir in (source.common_dir, *sorted((source.common_dir / "worktrees").glob("*"))):
         for name, what in _BUSY.items():
@@ -66,10 +70,11 @@ def check_idle(source: Source, base: str) -> None:
 
 
 def fast_forward(source: Source, base: str, expected: str, candidate: str) -> None:
-    """Move a checked-out branch, its index and its files from `expected` to `candidate`, which is its descendant.
+    """Move a checked-out branch, its index and its files from `expected` to `candidate`, which is its
+    descendant.
 
-    Raises Refused `dirty` (with `files`), `locked`, `moved`; GitError for anything else. May be repeated after a crash.
-    """
+    Raises Refused `dirty` (with `files`), `locked`, `moved`; GitError for anything else. May be repeated
+    after a crash."""
     with _Lock(source, expected, candidate) as lock:
         if local_tip(source, base) != expected or not _on_branch(source, base):
             lock.done = True
@@ -96,10 +101,11 @@ def fast_forward(source: Source, base: str, expected: str, candidate: str) -> No
 
 
 def settle(source: Source, base: str, *, going_for: str | None = None) -> None:
-    """End what a killed landing began: finish the files if its ref had moved, put them back if not, free the lock.
+    """End what a killed landing began: finish the files if its ref had moved, put them back if not, free the
+    lock.
 
-    A landing of `going_for` itself is left to the new try. Raises Refused `dirty` when a person's file is in the way.
-    """
+    A landing of `going_for` itself is left to the new try. Raises Refused `dirty` when a person's file is in
+    the way."""
     assert source.git_dir is not None  # noqa: S101
     for intent in sorted(source.git_dir.glob(_PREFIX + "*.intent")):
         try:
@@ -123,7 +129,8 @@ def settle(source: Source, base: str, *, going_for: str | None = None) -> None:
 
 
 class _Lock:
-    """`index.lock` as a hard link to our intent file. `resuming`: an earlier try of the same landing left its intent."""
+    """`index.lock` as a hard link to our intent file. `resuming`: an earlier try of the same landing left its
+    intent."""
 
     def __init__(self, source: Source, expected: str, candidate: str) -> None:
         assert source.git_dir is not None  # noqa: S101
@@ -150,14 +157,14 @@ class _Lock:
                     self.intent.unlink(missing_ok=True)
                 raise Refused(
                     "locked",
-                    f"{self.address} is in use: {self.git_dir / 'index.lock'} exists. Finish the git command that holds it, "
-                    "or remove the file if none runs; landing is tried again.",
+                    f"{self.address} is in use: {self.git_dir / 'index.lock'} exists. Finish the git command "
+                    "that holds it, or remove the file if none runs; landing is tried again.",
                 ) from error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        # A person's file is in the way: they need their lock back to resolve it. The intent stays only when files of
-        # ours are out already, so that the next try knows which half-written ones are its own.
+        # A person's file is in the way: they need their lock back to resolve it. The intent stays only when
+        # files of ours are out already, so that the next try knows which half-written ones are its own.
         for scrap in (self.index, self.index.with_name(self.index.name + ".lock")):
             scrap.unlink(missing_ok=True)
         if self._ours():
@@ -173,7 +180,8 @@ class _Lock:
 
 
 def _switch(source: Source, lock: _Lock, old: str, new: str) -> None:
-    """Bring files and index from one commit to the other. The index is worked on as a copy and replaced at the end."""
+    """Bring files and index from one commit to the other. The index is worked on as a copy and replaced at
+    the end."""
     lock.index.unlink(missing_ok=True)
     environment = {"GIT_INDEX_FILE": str(lock.index)}
     try:
@@ -193,7 +201,8 @@ def _switch(source: Source, lock: _Lock, old: str, new: str) -> None:
         if change.path in sparse and disk.entry is None:
             disk = OnDisk(index)  # a sparse checkout: absent on purpose
         reason = blocked_reason(change.path, change.old, change.new, index, disk, resuming=lock.resuming)
-        # The copy of the index must say what lies on disk: only then does read-tree write what is missing there.
+        # The copy of the index must say what lies on disk: only then does read-tree write what is missing
+        # there.
         held = change.new if disk.entry == change.new else change.old
         if reason:
             blocked.append((os.fsdecode(change.path), reason))
@@ -203,13 +212,15 @@ def _switch(source: Source, lock: _Lock, old: str, new: str) -> None:
         _dirty(source, blocked)
     for change in changes:
         if on_disk[change.path].torn:
-            # Half-written by a killed landing of ours; what it holds is the beginning of the candidate's own file.
-            os.unlink(os.path.join(os.fsencode(source.folder), change.path))
+            # Half-written by a killed landing of ours; what it holds is the beginning of the candidate's own
+            # file.
+            (source.folder / os.fsdecode(change.path)).unlink()
     if staged:
         arguments = ("update-index", "-z", "--index-info")
         project_git(source.folder, *arguments, stdin=bytes(staged), environment=environment)
         project_git(source.folder, "update-index", "-q", "--refresh", ok=(0, 1), environment=environment)
-    # The last guard, git's own: without --exclude-per-directory it overwrites no untracked file, ignored or not.
+    # The last guard, git's own: without --exclude-per-directory it overwrites no untracked file, ignored or
+    # not.
     command = ("read-tree", "-m", "-u", names.check_commit(old), names.check_commit(new))
     done = project_git(source.folder, *command, environment=environment, ok=(0, 128))
     if done.code != 0:
@@ -244,7 +255,10 @@ def _index_line(change: _Change, held: Entry | None) -> bytes:
 
 def _dirty(source: Source, blocked: list[tuple[str, str]]) -> None:
     files = list(dict.fromkeys(path for path, _ in blocked))
-    message = f"{source.address} has work of its own in the way: {listed(files)}. Commit it, move it or put it back; landing is tried again."
+    message = (
+        f"{source.address} has work of its own in the way: {listed(files)}. "
+        "Commit it, move it or put it back; landing is tried again."
+    )
     raise Refused("dirty", message, files=files[:200], reasons=[reason for _, reason in blocked[:200]])
 
 

@@ -1,9 +1,8 @@
 """The one place that runs git: list arguments, a complete environment, a time-out, bounded output.
 
 Two profiles. `control_environment`: for the server's own repositories; nothing of the machine's or a person's
-configuration is read. `network_environment`: for the project's own repository, where the person's credential helpers
-and ssh agent are needed; hooks, fsmonitor and unusual transports stay off (`NETWORK_OPTIONS`).
-"""
+configuration is read. `network_environment`: for the project's own repository, where the person's credential
+helpers and ssh agent are needed; hooks, fsmonitor and unusual transports stay off (`NETWORK_OPTIONS`)."""
 
 import os
 import select
@@ -24,8 +23,8 @@ MINIMUM_VERSION = (2, 38)  # `git merge-tree --write-tree` came with 2.38
 
 # Passed on from the person's environment, for their own repository only.
 _PERSONAL = (
-    "HOME USER LOGNAME SSH_AUTH_SOCK XDG_CONFIG_HOME XDG_RUNTIME_DIR DBUS_SESSION_BUS_ADDRESS SSL_CERT_FILE SSL_CERT_DIR "
-    "http_proxy https_proxy no_proxy all_proxy HTTPS_PROXY NO_PROXY ALL_PROXY"
+    "HOME USER LOGNAME SSH_AUTH_SOCK XDG_CONFIG_HOME XDG_RUNTIME_DIR DBUS_SESSION_BUS_ADDRESS "
+    "SSL_CERT_FILE SSL_CERT_DIR http_proxy https_proxy no_proxy all_proxy HTTPS_PROXY NO_PROXY ALL_PROXY"
 ).split()
 _QUIET = (
     "-c",
@@ -64,7 +63,8 @@ _DRAIN = 17  # reads after the exit: a pipe holds at most 1 MiB, and who still w
 
 
 class GitError(Exception):
-    """Git could not do it: killed, out of disk, or an answer nobody expected. Never a conflict: worth another try."""
+    """Git could not do it: killed, out of disk, or an answer nobody expected. Never a conflict: worth another
+    try."""
 
     def __init__(self, command: Sequence[str], code: int | None, output: str, reason: str = "") -> None:
         self.command = [str(word) for word in command]
@@ -90,7 +90,8 @@ class OutputTooLarge(GitError):
 
 
 class Completed(NamedTuple):
-    """How a command ended. `stdout` is empty when it went to a sink; `cut`: it was ended because the cap was reached."""
+    """How a command ended. `stdout` is empty when it went to a sink; `cut`: it was ended because the cap was
+    reached."""
 
     code: int
     stdout: bytes
@@ -101,8 +102,8 @@ class Completed(NamedTuple):
 def control_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The complete environment for git on the server's own repositories.
 
-    HOME is /dev/null rather than an empty folder: below it nothing can ever appear, and git takes ENOTDIR for "no file".
-    """
+    HOME is /dev/null rather than an empty folder: below it nothing can ever appear, and git takes ENOTDIR for
+    "no file"."""
     return {
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": "/dev/null",
@@ -153,8 +154,8 @@ def git(
 ) -> Completed:
     """Run git on a control repository, with nothing but that repository's own configuration.
 
-    `cap`: bytes of output to keep; more than that ends the command with `cut`. Raises GitError for a code not in `ok`.
-    """
+    `cap`: bytes of output to keep; more than that ends the command with `cut`. Raises GitError for a code not
+    in `ok`."""
     command = ["git", f"--git-dir={control}", *arguments]
     return checked(
         command, control_environment(environment), cwd=control, stdin=stdin, ok=ok, timeout=timeout, cap=cap
@@ -170,7 +171,8 @@ def project_git(
     stdin: bytes | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Completed:
-    """Run git in the project's own repository (`folder`), or from `control` towards it; with the person's credentials."""
+    """Run git in the project's own repository (`folder`), or from `control` towards it; with the person's
+    credentials."""
     where = (f"--git-dir={control}",) if control is not None else ()
     command = ["git", *NETWORK_OPTIONS, *where, *arguments]
     return checked(
@@ -211,12 +213,12 @@ def execute(
     cap: int | None = None,
     sink: IO[bytes] | None = None,
 ) -> Completed:
-    """Run one command to its end and return how it ended; output is bounded, the end is its own exit, not end of file.
+    """Run one command to its end and return how it ended; output is bounded, the end is its own exit, not end
+    of file.
 
-    With `sink`, standard output is written there and more than `cap` bytes raise OutputTooLarge. Raises GitTimeout
-    (with the whole process group killed), HostileName for a NUL or line break in an argument, GitError when the
-    program is missing.
-    """
+    With `sink`, standard output is written there and more than `cap` bytes raise OutputTooLarge. Raises
+    GitTimeout (with the whole process group killed), HostileName for a NUL or line break in an argument,
+    GitError when the program is missing."""
     for word in command:
         if "\0" in word or "\n" in word:
             raise HostileName(f"The argument {word[:80]!a} is refused: it holds a NUL or a line break.")
@@ -261,8 +263,8 @@ def _follow(
         kept, tail, size = bytearray(), bytearray(), 0
         while True:
             ready = {descriptor for descriptor, _ in poll.poll(max(0.0, deadline - time.monotonic()) * 1000)}
-            # Drain after the exit was seen, not before: what a dead child wrote is in the pipe by then. A grandchild
-            # that keeps the pipe open (an ssh master connection) must not keep us waiting.
+            # Drain after the exit was seen, not before: what a dead child wrote is in the pipe by then. A
+            # grandchild that keeps the pipe open (an ssh master connection) must not keep us waiting.
             last = exited in ready
             for descriptor in (out, err):
                 for _ in range(_DRAIN if last else int(descriptor in ready)):

@@ -1,15 +1,14 @@
 """The control repository: the server's own bare repository of a project, and its refs.
 
-Only the server writes here, with its own configuration and no hooks. Refs move by compare-and-swap, so that two who
-race cannot both win and nobody's move is lost.
-"""
+Only the server writes here, with its own configuration and no hooks. Refs move by compare-and-swap, so that
+two who race cannot both win and nobody's move is lost."""
 
 import os
 import shutil
 from pathlib import Path
 
 from pipeline.git import names
-from pipeline.git.command import GitError, control_environment, checked, git
+from pipeline.git.command import GitError, checked, control_environment, git
 
 _CONFIG = """\
 [core]
@@ -24,6 +23,7 @@ _CONFIG = """\
 \tauto = false
 [transfer]
 \tfsckObjects = true
+\tunpackLimit = 1
 """
 
 
@@ -33,12 +33,14 @@ class RefMoved(Exception):
     def __init__(self, ref: str, expected: str | None, found: str | None) -> None:
         self.ref, self.expected, self.found = ref, expected, found
         super().__init__(
-            f"{ref} was expected at {expected or 'nothing'} and is at {found or 'nothing'}: it moved meanwhile."
+            f"{ref} was expected at {expected or 'nothing'} and is at {found or 'nothing'}: "
+            "somebody moved it meanwhile."
         )
 
 
 def create_control(control: Path, *, branch: str, object_format: str = "sha1") -> None:
-    """Make the control repository if it is not there: bare, 0700, `branch` as its HEAD. Safe to repeat after a crash."""
+    """Make the control repository if it is not there: bare, 0700, `branch` as its HEAD. Safe to repeat after
+    a crash."""
     names.check_folder(control)
     names.check_branch(branch)
     if object_format not in ("sha1", "sha256"):
@@ -74,7 +76,8 @@ def object_format(control: Path) -> str:
 
 
 def shallow_boundary(control: Path) -> str:
-    """The text of the `shallow` file: the commits whose parents are absent, one id a line; empty for a whole history."""
+    """The text of the `shallow` file: the commits whose parents are absent, one id a line; empty for a whole
+    history."""
     try:
         return (control / "shallow").read_text()
     except FileNotFoundError:
@@ -98,7 +101,8 @@ def list_refs(control: Path, prefix: str) -> dict[str, str]:
 
 
 def move_ref(control: Path, ref: str, new: str, old: str | None, *, reason: str = "huskies") -> None:
-    """Move a ref to `new` if it is still at `old` (None: if it does not exist). Raises RefMoved when it is not."""
+    """Move a ref to `new` if it is still at `old` (None: if it does not exist). Raises RefMoved when it is
+    not."""
     names.check_ref(ref)
     names.check_commit(new)
     expected = names.check_commit(old) if old else "0" * len(new)
@@ -106,7 +110,8 @@ def move_ref(control: Path, ref: str, new: str, old: str | None, *, reason: str 
 
 
 def delete_ref(control: Path, ref: str, old: str | None = None) -> None:
-    """Delete a ref (only if it is at `old`, when given); one that is gone already is fine. Raises RefMoved."""
+    """Delete a ref (only if it is at `old`, when given); one that is gone already is fine. Raises
+    RefMoved."""
     names.check_ref(ref)
     expected = [names.check_commit(old)] if old else []
     if read_ref(control, ref) is not None:
@@ -114,12 +119,14 @@ def delete_ref(control: Path, ref: str, old: str | None = None) -> None:
 
 
 def advance_base(control: Path, base: str, new: str, old: str | None) -> None:
-    """Let the base branch follow the project's own: from `old` to `new`, by compare-and-swap. Raises RefMoved."""
+    """Let the base branch follow the project's own: from `old` to `new`, by compare-and-swap. Raises
+    RefMoved."""
     move_ref(control, names.branch_ref(base), new, old, reason="huskies: base follows the project")
 
 
 def pin_base(control: Path, key: str, commit: str) -> None:
-    """Keep a copy's base alive under the copy's key, before the copy exists. Repeating it with the same commit is fine."""
+    """Keep a copy's base alive under the copy's key, before the copy exists. Repeating it with the same
+    commit is fine."""
     ref = names.base_pin(key)
     try:
         move_ref(control, ref, commit, None, reason="huskies: pin")
@@ -138,6 +145,13 @@ def set_story_branch(control: Path, branch: str, new: str, old: str | None) -> N
     move_ref(
         control, names.HEADS + names.check_story_branch(branch), new, old, reason="huskies: session taken in"
     )
+
+
+def repack(control: Path) -> None:
+    """Join the packs that intakes leave behind into one. Nothing is pruned: copies borrow unreachable objects
+    too. Safe beside running copies and intakes; takes minutes on a large repository."""
+    git(control, "repack", "-q", "-a", "-d", "-k", timeout=3600)
+    git(control, "pack-refs", "--all", timeout=300)
 
 
 def _swap(control: Path, arguments: list[str], ref: str, old: str | None) -> None:

@@ -17,8 +17,8 @@ _WORDS = {
 
 
 class Conflict(NamedTuple):
-    """One conflicting path. `kind`: content, add/add, modify/delete, rename/delete, rename/rename, file/directory,
-    binary, mode, ...; `message`: git's own sentence."""
+    """One conflicting path. `kind`: content, add/add, modify/delete, rename/delete, rename/rename,
+    file/directory, binary, mode, ...; `message`: git's own sentence."""
 
     path: str
     kind: str
@@ -34,7 +34,6 @@ def merge_tree(control: Path, base: str, tip: str) -> str:
         "--write-tree",
         "-z",
         "--messages",
-        "--name-only",
         *pair,
         ok=(0, 1, 128),
         timeout=300,
@@ -60,7 +59,8 @@ def merge_tree(control: Path, base: str, tip: str) -> str:
 def commit_tree(
     control: Path, tree: str, parents: list[str], message: str, *, author: dict[str, str], date: int
 ) -> str:
-    """Make a commit and return its id; the same inputs give the same id, so a redo after a crash is no second commit.
+    """Make a commit and return its id; the same inputs give the same id, so a redo after a crash is no second
+    commit.
 
     `author`: name and email; `date`: seconds since the epoch, for author and committer (the server).
     """
@@ -79,7 +79,8 @@ def commit_tree(
 
 
 def check_person(author: dict[str, str]) -> tuple[str, str]:
-    """(name, email) of a commit's author; characters that would break out of the commit's header are dropped."""
+    """(name, email) of a commit's author; characters that would break out of the commit's header are
+    dropped."""
     name, email = (
         re.sub(r"[<>\x00-\x1f\x7f]", "", str(author.get(part, ""))).strip() for part in ("name", "email")
     )
@@ -89,9 +90,15 @@ def check_person(author: dict[str, str]) -> tuple[str, str]:
 
 
 def _conflicts(words: list[str]) -> list[Conflict]:
-    """The messages after the list of paths: count, that many paths, kind, sentence, and so on."""
-    end_of_paths = words.index("", 1) if "" in words[1:] else len(words)
-    rest = iter(words[end_of_paths + 1 :])
+    """First entries `mode blob stage<TAB>path` up to an empty word, then messages: a count, that many paths,
+    kind, text."""
+    end = words.index("", 1) if "" in words[1:] else len(words)
+    sides: dict[str, dict[str, list[str]]] = {}
+    for entry in words[1:end]:
+        facts, _, path = entry.partition("\t")
+        mode, blob, stage = facts.split()
+        sides.setdefault(path, {})[stage] = [mode, blob]
+    rest = iter(words[end + 1 :])
     found: list[Conflict] = []
     for count in rest:
         if not count.strip().isdigit():
@@ -99,15 +106,14 @@ def _conflicts(words: list[str]) -> list[Conflict]:
         paths = [next(rest, "") for _ in range(int(count))]
         kind, message = next(rest, ""), next(rest, "").strip()
         if kind.startswith("CONFLICT") and paths:
-            found.append(Conflict(paths[0], _kind(kind, message), message))
-    known = {conflict.path for conflict in found}
-    named = [path for path in words[1:end_of_paths] if path not in known]
-    if not found:
-        found += [Conflict(path, "content", "") for path in named]
-    return found
+            found.append(Conflict(paths[0], _kind(kind, message, sides.get(paths[0], {})), message))
+    return found or [Conflict(path, "content", "") for path in sides]
 
 
-def _kind(kind: str, message: str) -> str:
+def _kind(kind: str, message: str, sides: dict[str, list[str]]) -> str:
+    ours, theirs = sides.get("2"), sides.get("3")
+    if ours and theirs and ours[1] == theirs[1] and ours[0] != theirs[0]:
+        return "mode"  # git calls it add/add or content, although the contents agree
     inner = re.match(r"CONFLICT \(([^)]*)\)", message) or re.match(r"CONFLICT \(([^)]*)\)", kind)
     word = inner.group(1) if inner else "content"
     return _WORDS.get(word, word)

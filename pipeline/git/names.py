@@ -1,8 +1,8 @@
 """Names that reach git's command line, checked before they do.
 
-Git reads a value that begins with a dash as an option, and `git check-ref-format` accepts `-x`, `$(id)`, `HEAD` and
-300 characters: so every value that comes from a person, an agent or a remote passes one of these functions first.
-"""
+Git reads a value that begins with a dash as an option, and `git check-ref-format` accepts `-x`, `$(id)`,
+`HEAD` and 300 characters: so every value that comes from a person, an agent or a remote passes one of these
+functions first."""
 
 import re
 from pathlib import Path
@@ -55,7 +55,8 @@ def check_commit(value: str) -> str:
 
 
 def check_ref(value: str) -> str:
-    """A full ref name such as `refs/heads/main`, by the rules of gitrevisions and ours on length and bidi marks."""
+    """A full ref name such as `refs/heads/main`, by the rules of gitrevisions and ours on length and bidi
+    marks."""
     check_text(value, "ref")
     parts = value.split("/")
     if not value.startswith("refs/") or len(parts) < 3:
@@ -97,7 +98,8 @@ def check_path(value: str) -> str:
 
 
 def check_folder(value: str | Path) -> Path:
-    """An absolute folder of this machine, without line breaks (git writes some of them into its own files)."""
+    """An absolute folder of this machine, without line breaks (git writes some of them into its own
+    files)."""
     text = str(value)
     check_text(text, "folder")
     path = Path(text)

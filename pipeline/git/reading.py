@@ -1,4 +1,5 @@
-"""Questions to the control repository, for pages and decisions. All answers come from objects, never from a disk's files."""
+"""Questions to the control repository, for pages and decisions. All answers come from objects, never from a
+disk's files."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -139,7 +140,8 @@ def changed_files(control: Path, old: str, new: str) -> list[ChangedFile]:
 def paths_changed(
     control: Path, old: str, new: str, prefixes: list[str] | None = None, *, limit: int = 0
 ) -> list[str]:
-    """Paths that differ between two commits or trees, only those at or below `prefixes` when given; `limit` 0 = all."""
+    """Paths that differ between two commits or trees, only those at or below `prefixes` when given; `limit` 0
+    = all."""
     only = [names.check_path(prefix) for prefix in prefixes] if prefixes is not None else []
     if prefixes is not None and not only:
         return []
@@ -173,7 +175,8 @@ def show_file(control: Path, commit: str, path: str, *, max_bytes: int = 1_000_0
 
 
 def blob_at(control: Path, commit: str, path: str) -> str | None:
-    """The blob's id at a path, for comparing a gate's script at two commits; None when it is not a file there."""
+    """The blob's id at a path, for comparing a gate's script at two commits; None when it is not a file
+    there."""
     entry = git(
         control, "ls-tree", "-z", "--full-tree", names.check_commit(commit), "--", names.check_path(path)
     )
@@ -182,7 +185,8 @@ def blob_at(control: Path, commit: str, path: str) -> str | None:
 
 
 def special_paths(control: Path, commit: str) -> tuple[list[str], list[str]]:
-    """(submodule links, `.gitattributes` files that ask for LFS) in a commit's tree: what huskies cannot carry."""
+    """(submodule links, `.gitattributes` files that ask for LFS) in a commit's tree: what huskies cannot
+    carry."""
     output = git(
         control, "ls-tree", "-r", "-z", "--full-tree", names.check_commit(commit), timeout=120
     ).stdout

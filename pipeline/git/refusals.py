@@ -6,8 +6,8 @@ from typing import Any
 class Refused(Exception):
     """Something about the repository stands in the way, and trying again would not help by itself.
 
-    `kind` is one word that code may branch on, the message a sentence for a person, `data` the facts (JSON values).
-    """
+    `kind` is one word that code may branch on, the message a sentence for a person, `data` the facts (JSON
+    values)."""
 
     def __init__(self, kind: str, message: str, **data: Any) -> None:
         super().__init__(message)

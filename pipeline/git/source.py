@@ -1,8 +1,8 @@
 """The project's own repository: a folder of this machine or an address elsewhere. It belongs to people.
 
-huskies reads it, and moves exactly one branch of it by compare-and-swap. What it is not able to carry it refuses by
-name. Git runs here with the person's own configuration (their repository, their trust) but without hooks.
-"""
+huskies reads it, and moves exactly one branch of it by compare-and-swap. What it is not able to carry it
+refuses by name. Git runs here with the person's own configuration (their repository, their trust) but without
+hooks."""
 
 import os
 import re
@@ -22,8 +22,8 @@ _TAKES_LONG = 3600.0
 
 
 class Source(NamedTuple):
-    """Where the project's own repository is. `address`: what git is given. For a folder of this machine the rest is
-    set: its git folder, the one it shares with linked worktrees, its work tree (None when bare)."""
+    """Where the project's own repository is. `address`: what git is given. For a folder of this machine the
+    rest is set: its git folder, the one it shares with linked worktrees, its work tree (None when bare)."""
 
     address: str
     git_dir: Path | None = None
@@ -47,7 +47,8 @@ class Source(NamedTuple):
 
 
 class Heads(NamedTuple):
-    """What the repository shows: `branches` by name, `head` the branch that HEAD names (None: detached or unborn)."""
+    """What the repository shows: `branches` by name, `head` the branch that HEAD names (None: detached or
+    unborn)."""
 
     branches: dict[str, str]
     head: str | None
@@ -67,7 +68,8 @@ def open_source(address: str, kind: str) -> Source:
 
 
 def check_url(text: str) -> str:
-    """The URL, or Refused: only https, ssh, git and file (http on this machine), and no password inside it."""
+    """The URL, or Refused: only https, ssh, git and file (http on this machine), and no password inside
+    it."""
     names.check_text(text, "address")
     scheme = _SCHEME.match(text)
     if "::" in text.partition("/")[0] or (not scheme and not _SCP.fullmatch(text)):
@@ -95,7 +97,8 @@ def check_url(text: str) -> str:
 
 
 def read_heads(source: Source) -> Heads:
-    """Its branches and HEAD. Raises Refused `not_a_repository`, `no_access`, `unreachable`, `foreign_owner`."""
+    """Its branches and HEAD. Raises Refused `not_a_repository`, `no_access`, `unreachable`,
+    `foreign_owner`."""
     try:
         done = project_git(
             None, "ls-remote", "--symref", "--", source.address, "HEAD", "refs/heads/*", timeout=120
@@ -116,7 +119,8 @@ def read_heads(source: Source) -> Heads:
 
 
 def choose_base(source: Source, heads: Heads, wanted: str | None) -> str:
-    """The base branch: the wanted one, else HEAD's. Raises Refused `empty`, `no_commit`, `missing_base`, `detached`."""
+    """The base branch: the wanted one, else HEAD's. Raises Refused `empty`, `no_commit`, `missing_base`,
+    `detached`."""
     if not heads.branches:
         if source.layout == "checked_out":
             _no(source.address, "no_commit", "it has no commit yet: make a first one, then add it again")
@@ -137,7 +141,8 @@ def choose_base(source: Source, heads: Heads, wanted: str | None) -> str:
 
 
 def fetch_base(control: Path, source: Source, base: str) -> str:
-    """Bring the base branch into the control repository at `refs/huskies/upstream/<base>`; returns the tip's id.
+    """Bring the base branch into the control repository at `refs/huskies/upstream/<base>`; returns the tip's
+    id.
 
     The base branch of the control repository itself is not touched.
     """
@@ -202,7 +207,8 @@ def local_tip(source: Source, base: str) -> str | None:
 
 
 def swap_local(source: Source, base: str, candidate: str, expected: str) -> bool:
-    """Move a local repository's branch by compare-and-swap; False when it was elsewhere. Raises Refused `locked`."""
+    """Move a local repository's branch by compare-and-swap; False when it was elsewhere. Raises Refused
+    `locked`."""
     name = names.branch_ref(base)
     arguments = ("update-ref", "-m", "huskies: landed", "--", name)
     pair = (names.check_commit(candidate), names.check_commit(expected))
@@ -212,14 +218,14 @@ def swap_local(source: Source, base: str, candidate: str, expected: str) -> bool
     if local_tip(source, base) != expected:
         return False
     if "File exists" in done.errors:
-        reason = "a lock of git is held there: finish what holds it, or remove the lock if nothing runs; it is tried again"
+        reason = "a lock of git is held there: finish what holds it, or remove it if nothing runs"
         _no(source.address, "locked", reason, output=done.errors.strip()[-2000:])
     raise GitError(["git", *arguments, *pair], done.code, done.errors)
 
 
 def push_candidate(control: Path, source: Source, base: str, candidate: str, expected: str) -> None:
-    """Push by compare-and-swap. Raises Refused `moved` or `rejected` when the other side said so, GitError when nobody
-    knows what it did."""
+    """Push by compare-and-swap. Raises Refused `moved` or `rejected` when the other side said so, GitError
+    when nobody knows what it did."""
     name = names.branch_ref(base)
     lease = f"--force-with-lease={name}:{names.check_commit(expected)}"
     spec = f"{names.check_commit(candidate)}:{name}"
@@ -250,7 +256,8 @@ def push_candidate(control: Path, source: Source, base: str, candidate: str, exp
 
 
 def check_owner(source: Source) -> None:
-    """Refused `foreign_owner` when a local repository belongs to another user: writing there would leave our files."""
+    """Refused `foreign_owner` when a local repository belongs to another user: writing there would leave our
+    files."""
     if source.git_dir is not None and source.git_dir.stat().st_uid != os.geteuid():
         _no(
             source.address,
@@ -260,7 +267,8 @@ def check_owner(source: Source) -> None:
 
 
 def _open_folder(text: str) -> Source:
-    """A local repository. Raises Refused `not_found`, `not_a_repository`, `subfolder`, `partial_clone`, `foreign_owner`."""
+    """A local repository. Raises Refused `not_found`, `not_a_repository`, `subfolder`, `partial_clone`,
+    `foreign_owner`."""
     folder = names.check_folder(Path(text).expanduser())
     if not folder.is_dir():
         _no(text, "not_found", "there is no such folder: check the path")

@@ -1,4 +1,5 @@
-"""What a person's working tree holds at given paths, compared by git's own rules (filters, line ends, modes)."""
+"""What a person's working tree holds at given paths, compared by git's own rules (filters, line ends,
+modes)."""
 
 import hashlib
 import os
@@ -29,7 +30,8 @@ class OnDisk(NamedTuple):
 def index_entries(
     source: Source, paths: list[bytes], environment: dict[str, str]
 ) -> tuple[dict[bytes, Entry], set[bytes]]:
-    """The index's entries at `paths` (an unmerged one has mode `unmerged`), and which a sparse checkout leaves out."""
+    """The index's entries at `paths` (an unmerged one has mode `unmerged`), and which a sparse checkout
+    leaves out."""
     wanted = set(paths)
     found: dict[bytes, Entry] = {}
     sparse: set[bytes] = set()
@@ -48,8 +50,9 @@ def index_entries(
 def disk_entries(
     source: Source, paths: dict[bytes, tuple[Entry | None, Entry | None]], *, resuming: bool
 ) -> dict[bytes, OnDisk]:
-    """What lies on disk at each path, given what the old and the new tree have there. `resuming`: look for torn files."""
-    root = os.fsencode(source.folder)
+    """What lies on disk at each path, given what the old and the new tree have there. `resuming`: look for
+    torn files."""
+    root = source.folder
     keep_mode = (
         project_git(source.folder, "config", "--type=bool", "core.fileMode", ok=(0, 1)).stdout.strip()
         != b"false"
@@ -63,7 +66,7 @@ def disk_entries(
             known = paths.get(parent, (None, None))[0] is not None
             found[path] = OnDisk(None, obstacle="" if known else f"{os.fsdecode(parent)} is not a folder")
             continue
-        full = os.path.join(root, path)
+        full = root / os.fsdecode(path)
         try:
             mode = os.lstat(full).st_mode
         except FileNotFoundError:
@@ -71,7 +74,7 @@ def disk_entries(
             continue
         blob_length = len((old or new or Entry("", "0" * 40)).blob)
         if stat.S_ISLNK(mode):
-            found[path] = OnDisk(Entry("120000", _blob_id(os.readlink(full), blob_length)))
+            found[path] = OnDisk(Entry("120000", _blob_id(os.fsencode(full.readlink()), blob_length)))
         elif stat.S_ISDIR(mode):
             # Git itself removes a folder that becomes empty, and refuses one that does not.
             found[path] = OnDisk(None)
@@ -81,13 +84,15 @@ def disk_entries(
             regular.append(path)
     for path, blob in zip(regular, _hash(source, regular), strict=True):
         old, new = paths[path]
-        executable = os.lstat(os.path.join(root, path)).st_mode & stat.S_IXUSR
+        executable = os.lstat(root / os.fsdecode(path)).st_mode & stat.S_IXUSR
         mode_text = "100755" if executable else "100644"
-        for known in (new, old):
-            if not keep_mode and known is not None and known.blob == blob and known.mode.startswith("100"):
-                mode_text = known.mode
+        for tree_entry in (new, old):
+            if keep_mode or tree_entry is None or tree_entry.blob != blob:
+                continue
+            if tree_entry.mode.startswith("100"):
+                mode_text = tree_entry.mode
         entry = Entry(mode_text, blob)
-        torn = resuming and entry not in (old, new) and _begins(source, root + b"/" + path, (old, new))
+        torn = resuming and entry not in (old, new) and _begins(source, root / os.fsdecode(path), (old, new))
         found[path] = OnDisk(entry, torn=torn)
     return found
 
@@ -103,9 +108,8 @@ def blocked_reason(
 ) -> str:
     """Why a path may not be touched, or "" when both index and disk hold what the old or the new tree says.
 
-    After a crash of ours (`resuming`) a missing or half-written file is ours as well: git removes a file before it
-    writes the new one.
-    """
+    After a crash of ours (`resuming`) a missing or half-written file is ours as well: git removes a file
+    before it writes the new one."""
     name = os.fsdecode(path)
     if disk.obstacle:
         return f"{name}: {disk.obstacle}"
@@ -123,13 +127,13 @@ def blocked_reason(
     return ""
 
 
-def _parent_in_the_way(root: bytes, path: bytes) -> bytes | None:
+def _parent_in_the_way(root: Path, path: bytes) -> bytes | None:
     """The first parent that is a file or a link: below a link we would look into somebody's other folder."""
     parts = path.split(b"/")[:-1]
     for depth in range(1, len(parts) + 1):
         parent = b"/".join(parts[:depth])
         try:
-            mode = os.lstat(os.path.join(root, parent)).st_mode
+            mode = os.lstat(root / os.fsdecode(parent)).st_mode
         except FileNotFoundError:
             return None
         if not stat.S_ISDIR(mode):
@@ -146,9 +150,10 @@ def _hash(source: Source, paths: list[bytes]) -> list[str]:
     return output.decode().split()
 
 
-def _begins(source: Source, full: bytes, wholes: tuple[Entry | None, Entry | None]) -> bool:
-    """Whether a file holds no more than the beginning of one that git was writing: then nothing is lost with it."""
-    held = Path(os.fsdecode(full)).read_bytes()
+def _begins(source: Source, full: Path, wholes: tuple[Entry | None, Entry | None]) -> bool:
+    """Whether a file holds no more than the beginning of one that git was writing: then nothing is lost with
+    it."""
+    held = full.read_bytes()
     for entry in wholes:
         if entry is not None:
             whole = project_git(source.folder, "cat-file", "blob", entry.blob).stdout

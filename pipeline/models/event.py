@@ -11,7 +11,9 @@ from pipeline.models.story import Story
 class EventCounter(models.Model):
     """The last number given out in a project. Taken by the last statement of a transaction, so that number order is commit order."""
 
-    project = models.OneToOneField(Project, on_delete=models.CASCADE, primary_key=True, related_name="event_counter")
+    project = models.OneToOneField(
+        Project, on_delete=models.CASCADE, primary_key=True, related_name="event_counter"
+    )
     number = models.PositiveBigIntegerField(default=0)
 
     def __str__(self) -> str:
@@ -28,7 +30,9 @@ class Event(models.Model):
 
     class Meta:
         ordering = ["project_id", "number"]
-        constraints = [models.UniqueConstraint(fields=["project", "number"], name="news_is_numbered_once_per_project")]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "number"], name="news_is_numbered_once_per_project")
+        ]
 
     def __str__(self) -> str:
         return f"{self.project_id}#{self.number} {self.kind}"

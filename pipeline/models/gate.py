@@ -43,8 +43,12 @@ class GateRun(models.Model):
     class Meta:
         ordering = ["id"]
         constraints = [
-            models.UniqueConstraint(fields=["story"], condition=~Q(state="over"), name="one_live_gate_run_per_story"),
-            models.CheckConstraint(condition=~Q(state="over") | ~Q(verdict=""), name="a_gate_run_that_is_over_has_a_verdict"),
+            models.UniqueConstraint(
+                fields=["story"], condition=~Q(state="over"), name="one_live_gate_run_per_story"
+            ),
+            models.CheckConstraint(
+                condition=~Q(state="over") | ~Q(verdict=""), name="a_gate_run_that_is_over_has_a_verdict"
+            ),
         ]
         indexes = [models.Index(fields=["tree", "gate_hash"], name="gate_verdict_by_tree")]
 

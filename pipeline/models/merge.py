@@ -28,11 +28,15 @@ OVER = (MergeState.LANDED, MergeState.FAILED, MergeState.REPLACED)
 class Merge(models.Model):
     story = models.ForeignKey(Story, on_delete=models.CASCADE, related_name="merges")
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="merges")
-    key = models.CharField(max_length=20, unique=True, help_text="The candidate stands at refs/huskies/merges/<key>.")
+    key = models.CharField(
+        max_length=20, unique=True, help_text="The candidate stands at refs/huskies/merges/<key>."
+    )
     fence = models.PositiveBigIntegerField()
     state = models.CharField(max_length=10, choices=MergeState.choices, default=MergeState.PREPARING)
     tip = models.CharField(max_length=64, help_text="The story's commit that is landed.")
-    expected = models.CharField(max_length=64, blank=True, help_text="The base branch's commit that the gate ran on.")
+    expected = models.CharField(
+        max_length=64, blank=True, help_text="The base branch's commit that the gate ran on."
+    )
     candidate = models.CharField(max_length=64, blank=True)
     tree = models.CharField(max_length=64, blank=True)
     reason = models.TextField(blank=True)
@@ -48,9 +52,13 @@ class Merge(models.Model):
         ordering = ["id"]
         constraints = [
             models.UniqueConstraint(
-                fields=["project"], condition=~Q(state__in=["landed", "failed", "replaced"]), name="one_live_merge_per_project"
+                fields=["project"],
+                condition=~Q(state__in=["landed", "failed", "replaced"]),
+                name="one_live_merge_per_project",
             ),
-            models.CheckConstraint(condition=~Q(state="landed") | ~Q(candidate=""), name="a_landed_merge_names_its_commit"),
+            models.CheckConstraint(
+                condition=~Q(state="landed") | ~Q(candidate=""), name="a_landed_merge_names_its_commit"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -37,7 +37,9 @@ class Process(models.Model):
     request = models.JSONField(default=dict)
     state = models.CharField(max_length=10, choices=ProcessState.choices, default=ProcessState.PREPARED)
     pid = models.PositiveIntegerField(null=True)
-    start_time = models.PositiveBigIntegerField(null=True, help_text="Clock ticks since boot, /proc/<pid>/stat field 22.")
+    start_time = models.PositiveBigIntegerField(
+        null=True, help_text="Clock ticks since boot, /proc/<pid>/stat field 22."
+    )
     boot_id = models.CharField(max_length=64, blank=True)
     offset = models.PositiveBigIntegerField(default=0, help_text="Bytes of the log that are in the database.")
     parser_state = models.JSONField(default=dict)
@@ -51,8 +53,12 @@ class Process(models.Model):
     objects = ProcessQuerySet.as_manager()
 
     class Meta:
-        constraints = [models.CheckConstraint(condition=Q(state__in=ProcessState.values), name="process_state_is_known")]
-        indexes = [models.Index(fields=["host", "state"], name="process_by_host", condition=~Q(state="handled"))]
+        constraints = [
+            models.CheckConstraint(condition=Q(state__in=ProcessState.values), name="process_state_is_known")
+        ]
+        indexes = [
+            models.Index(fields=["host", "state"], name="process_by_host", condition=~Q(state="handled"))
+        ]
 
     def __str__(self) -> str:
         return f"{self.kind} {self.key} ({self.state})"

@@ -32,24 +32,57 @@ class Project(models.Model):
     name = models.CharField(
         max_length=63,
         unique=True,
-        validators=[RegexValidator(r"^[a-z0-9][a-z0-9-]*$", "Lower-case letters, digits and dashes, such as web-shop.")],
+        validators=[
+            RegexValidator(
+                r"^[a-z0-9][a-z0-9-]*$", "Lower-case letters, digits and dashes, such as web-shop."
+            )
+        ],
     )
-    key = models.CharField(max_length=20, unique=True, editable=False, help_text="Random name of the control repository.")
+    key = models.CharField(
+        max_length=20, unique=True, editable=False, help_text="Random name of the control repository."
+    )
     source = models.CharField(max_length=1000, help_text="A folder on this machine, or a URL.")
-    source_kind = models.CharField(max_length=10, blank=True, editable=False, help_text="checkout, bare or remote")
-    base_branch = models.CharField(max_length=200, blank=True, help_text="Where finished stories land; empty = the repository's own branch.")
+    source_kind = models.CharField(
+        max_length=10, blank=True, editable=False, help_text="checkout, bare or remote"
+    )
+    base_branch = models.CharField(
+        max_length=200,
+        blank=True,
+        help_text="Where finished stories land; empty = the repository's own branch.",
+    )
     object_format = models.CharField(max_length=10, default="sha1", editable=False)
-    state = models.CharField(max_length=10, choices=ProjectState.choices, default=ProjectState.PREPARING, editable=False)
-    reason = models.TextField(blank=True, editable=False, help_text="Why it is refused or cannot be reached just now.")
-    tip = models.CharField(max_length=64, blank=True, editable=False, help_text="The newest commit of the base branch that the server has seen.")
-    limit = models.PositiveIntegerField(null=True, blank=True, help_text="How many agents may work on it at once; empty = no own limit.")
+    state = models.CharField(
+        max_length=10, choices=ProjectState.choices, default=ProjectState.PREPARING, editable=False
+    )
+    reason = models.TextField(
+        blank=True, editable=False, help_text="Why it is refused or cannot be reached just now."
+    )
+    tip = models.CharField(
+        max_length=64,
+        blank=True,
+        editable=False,
+        help_text="The newest commit of the base branch that the server has seen.",
+    )
+    limit = models.PositiveIntegerField(
+        null=True, blank=True, help_text="How many agents may work on it at once; empty = no own limit."
+    )
     next_number = models.PositiveIntegerField(default=1, editable=False)
-    unconfined_allowed = models.BooleanField(default=False, help_text="Agents may run without bubblewrap (edits only). For admins.")
+    unconfined_allowed = models.BooleanField(
+        default=False, help_text="Agents may run without bubblewrap (edits only). For admins."
+    )
     version = models.ForeignKey(
-        "pipeline.ProjectVersion", on_delete=models.SET_NULL, null=True, editable=False, related_name="+",
+        "pipeline.ProjectVersion",
+        on_delete=models.SET_NULL,
+        null=True,
+        editable=False,
+        related_name="+",
         help_text="The project file that holds.",
     )
-    file_error = models.TextField(blank=True, editable=False, help_text="What is wrong with the newest project file; the last good version holds.")
+    file_error = models.TextField(
+        blank=True,
+        editable=False,
+        help_text="What is wrong with the newest project file; the last good version holds.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects = ProjectQuerySet.as_manager()
@@ -69,20 +102,30 @@ class ProjectVersion(models.Model):
     """One accepted reading of `.huskies/project.yaml`. Rows are never edited, but for their state."""
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="versions")
-    blob = models.CharField(max_length=64, help_text="git's name of the file's content; `none` without a file")
+    blob = models.CharField(
+        max_length=64, help_text="git's name of the file's content; `none` without a file"
+    )
     commit = models.CharField(max_length=64)
     text = models.TextField(blank=True)
     data = models.JSONField(default=dict)
     gate_hash = models.CharField(max_length=64)
     state = models.CharField(max_length=10, choices=ProjectVersionState.choices)
     needs = models.JSONField(default=list, help_text="What in it needs an admin's approval, as sentences.")
-    approved_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+")
+    approved_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["project"], condition=models.Q(state="active"), name="one_active_version_per_project"),
-            models.UniqueConstraint(fields=["project"], condition=models.Q(state="proposed"), name="one_proposed_version_per_project"),
+            models.UniqueConstraint(
+                fields=["project"], condition=models.Q(state="active"), name="one_active_version_per_project"
+            ),
+            models.UniqueConstraint(
+                fields=["project"],
+                condition=models.Q(state="proposed"),
+                name="one_proposed_version_per_project",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -97,7 +140,9 @@ class Membership(models.Model):
     role = models.PositiveSmallIntegerField(choices=Role.choices, default=Role.VIEWER)
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["project", "user"], name="one_role_per_person_and_project")]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "user"], name="one_role_per_person_and_project")
+        ]
 
     def __str__(self) -> str:
         return f"{self.user} is {self.get_role_display()} of {self.project}"

@@ -8,8 +8,13 @@ from django.db import models
 class Capacity(models.Model):
     """The one row (pk=1) that every claim and every change of a limit locks first (rules.md, Claims and fences)."""
 
-    limit = models.PositiveIntegerField(default=8, help_text="How many agents may run at once on the whole server.")
-    epoch = models.PositiveBigIntegerField(default=0, help_text="Grows with every `up`; a smaller one than the data folder's means a restored backup.")
+    limit = models.PositiveIntegerField(
+        default=8, help_text="How many agents may run at once on the whole server."
+    )
+    epoch = models.PositiveBigIntegerField(
+        default=0,
+        help_text="Grows with every `up`; a smaller one than the data folder's means a restored backup.",
+    )
     draining = models.BooleanField(default=False, help_text="Nothing new is started while set.")
 
     class Meta:
@@ -32,7 +37,9 @@ class Host(models.Model):
     seen_at = models.DateTimeField(null=True)
     queue_seen_at = models.DateTimeField(null=True)
     supervisor_pid = models.PositiveIntegerField(null=True)
-    level = models.CharField(max_length=20, blank=True, help_text="The strongest confinement that works here.")
+    level = models.CharField(
+        max_length=20, blank=True, help_text="The strongest confinement that works here."
+    )
     level_reason = models.TextField(blank=True)
 
     def __str__(self) -> str:

@@ -40,32 +40,87 @@ class Story(models.Model):
     number = models.PositiveIntegerField(editable=False)
     kind = models.CharField(max_length=10, choices=Kind.choices, default=Kind.STORY)
     title = models.CharField(
-        max_length=200, validators=[RegexValidator(r"^[^\x00-\x1f\x7f]+$", "A title is one line without control characters.")]
+        max_length=200,
+        validators=[
+            RegexValidator(r"^[^\x00-\x1f\x7f]+$", "A title is one line without control characters.")
+        ],
     )
     description = models.TextField(blank=True, validators=[MaxLengthValidator(100_000)])
     qa = models.CharField("QA", max_length=10, choices=QaMode.choices, blank=True, default="")
-    preferred_agent = models.CharField(max_length=63, blank=True, help_text="The name of the agent that should work on it; empty = any.")
-    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
+    preferred_agent = models.CharField(
+        max_length=63, blank=True, help_text="The name of the agent that should work on it; empty = any."
+    )
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     stage = models.CharField(max_length=20, choices=Stage.choices, default=Stage.BACKLOG, editable=False)
     stage_at = models.DateTimeField(auto_now_add=True)
-    blocked_in = models.CharField(max_length=20, blank=True, editable=False, help_text="The stage to which unblock leads back.")
-    reason = models.TextField(blank=True, editable=False, help_text="Why it is blocked or failed to merge, and what to do.")
-    held_for = models.CharField(max_length=300, blank=True, editable=False, help_text="Why nothing starts by itself: stopped or held by a person.")
+    blocked_in = models.CharField(
+        max_length=20, blank=True, editable=False, help_text="The stage to which unblock leads back."
+    )
+    reason = models.TextField(
+        blank=True, editable=False, help_text="Why it is blocked or failed to merge, and what to do."
+    )
+    held_for = models.CharField(
+        max_length=300,
+        blank=True,
+        editable=False,
+        help_text="Why nothing starts by itself: stopped or held by a person.",
+    )
     frozen = models.BooleanField(default=False, editable=False)
-    waiting_for = models.TextField(blank=True, editable=False, help_text="What the story waits for just now; empty = nothing.")
-    not_before = models.DateTimeField(null=True, editable=False, help_text="A provider asked us to wait until then.")
-    needs_approval = models.TextField(blank=True, editable=False, help_text="Changes to the project file or gate script that wait for an admin.")
-    files_approved = models.CharField(max_length=64, blank=True, editable=False, help_text="The commit whose such changes an admin approved.")
+    waiting_for = models.TextField(
+        blank=True, editable=False, help_text="What the story waits for just now; empty = nothing."
+    )
+    not_before = models.DateTimeField(
+        null=True, editable=False, help_text="A provider asked us to wait until then."
+    )
+    needs_approval = models.TextField(
+        blank=True,
+        editable=False,
+        help_text="Changes to the project file or gate script that wait for an admin.",
+    )
+    files_approved = models.CharField(
+        max_length=64,
+        blank=True,
+        editable=False,
+        help_text="The commit whose such changes an admin approved.",
+    )
 
-    fence = models.PositiveBigIntegerField(default=0, editable=False, help_text="Grows with each session, gate run, merge, stop and move by a person.")
+    fence = models.PositiveBigIntegerField(
+        default=0,
+        editable=False,
+        help_text="Grows with each session, gate run, merge, stop and move by a person.",
+    )
     retries = models.PositiveIntegerField(default=0, editable=False)
     crashes = models.PositiveIntegerField(default=0, editable=False)
-    base = models.CharField(max_length=64, blank=True, editable=False, help_text="The commit of the base branch on which the work began.")
-    tip = models.CharField(max_length=64, blank=True, editable=False, help_text="The newest commit of the story's work in the control repository.")
-    next_prompt = models.TextField(blank=True, editable=False, help_text="What the next session is told: a gate's failure, a person's notes.")
-    landed = models.CharField(max_length=64, blank=True, editable=False, help_text="The commit on the base branch.")
+    base = models.CharField(
+        max_length=64,
+        blank=True,
+        editable=False,
+        help_text="The commit of the base branch on which the work began.",
+    )
+    tip = models.CharField(
+        max_length=64,
+        blank=True,
+        editable=False,
+        help_text="The newest commit of the story's work in the control repository.",
+    )
+    next_prompt = models.TextField(
+        blank=True,
+        editable=False,
+        help_text="What the next session is told: a gate's failure, a person's notes.",
+    )
+    next_kind = models.CharField(
+        max_length=10,
+        blank=True,
+        editable=False,
+        help_text="gate, nothing, continue or notes: what next_prompt is.",
+    )
+    landed = models.CharField(
+        max_length=64, blank=True, editable=False, help_text="The commit on the base branch."
+    )
 
     objects = StoryQuerySet.as_manager()
 
@@ -73,11 +128,16 @@ class Story(models.Model):
         ordering = ["project_id", "number"]
         verbose_name_plural = "stories"
         constraints = [
-            models.UniqueConstraint(fields=["project", "number"], name="story_number_is_unique_in_its_project"),
+            models.UniqueConstraint(
+                fields=["project", "number"], name="story_number_is_unique_in_its_project"
+            ),
             models.CheckConstraint(condition=Q(stage__in=Stage.values), name="stage_is_a_known_stage"),
-            models.CheckConstraint(condition=~Q(stage=Stage.DONE) | ~Q(landed=""), name="done_names_its_commit"),
             models.CheckConstraint(
-                condition=~Q(stage__in=[Stage.BLOCKED, Stage.MERGE_FAILURE]) | ~Q(reason=""), name="stuck_stories_have_a_reason"
+                condition=~Q(stage=Stage.DONE) | ~Q(landed=""), name="done_names_its_commit"
+            ),
+            models.CheckConstraint(
+                condition=~Q(stage__in=[Stage.BLOCKED, Stage.MERGE_FAILURE]) | ~Q(reason=""),
+                name="stuck_stories_have_a_reason",
             ),
         ]
         indexes = [models.Index(fields=["project", "stage", "number"], name="story_board")]

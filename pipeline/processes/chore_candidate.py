@@ -1,8 +1,8 @@
 """The chore `candidate`: squash a story's work onto the project's newest base, without a checkout.
 
-The same request gives the same commit, so a redo after a crash makes no second one. Request: `control`, `source`,
-`source_kind`, `base_branch`, `tip`, `key`, `message`, `author` {name, email}, `date` (seconds since the epoch).
-"""
+The same request gives the same commit, so a redo after a crash makes no second one. Request: `control`,
+`source`, `source_kind`, `base_branch`, `tip`, `key`, `message`, `author` {name, email}, `date` (seconds since
+the epoch)."""
 
 from typing import Any
 
@@ -17,9 +17,9 @@ from pipeline.processes.crashpoint import crashpoint
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
-    """Result: `base` (the tip that it stands on), `candidate`, `tree`, `same_as` (the tree of `tip`, to compare with what
-    was gated), `ref`. Refused: `conflict` {files}, `empty`, `missing_base`, `rewritten`, `unrelated`, `submodules`,
-    `lfs`."""
+    """Result: `base` (the tip that it stands on), `candidate`, `tree`, `same_as` (the tree of `tip`, to
+    compare with what was gated), `ref`. Refused: `conflict` {files}, `empty`, `missing_base`, `rewritten`,
+    `unrelated`, `submodules`, `lfs`."""
     control = names.check_folder(request["control"])
     tip, branch = names.check_commit(request["tip"]), names.check_branch(request["base_branch"])
     ref = names.merge_ref(request["key"])
@@ -33,7 +33,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     candidate = commit_tree(
         control, tree, [base], request["message"], author=request["author"], date=int(request["date"])
     )
-    check_carriable(control, candidate, "with this work")
+    check_carriable(control, candidate, "The work of this story")
     # Its own key's ref, so no compare: a plan made anew replaces the candidate that was overtaken.
     git(control, "update-ref", "-m", "huskies: candidate", "--", ref, candidate)
     crashpoint("candidate-made")
@@ -41,13 +41,14 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_forward(control: Any, branch: str, upstream: str) -> None:
-    """Refused `rewritten` when the project's branch no longer holds what landed: its history was changed by somebody."""
+    """Refused `rewritten` when the project's branch no longer holds what landed: its history was changed by
+    somebody."""
     ours = read_ref(control, names.branch_ref(branch))
     if ours is not None and not is_ancestor(control, ours, upstream):
         raise Refused(
             "rewritten",
-            f"The project's branch {branch} was moved back or rewritten: it is at {upstream[:12]}, which does not hold "
-            f"{ours[:12]}. Nothing lands until an admin has accepted the new history.",
+            f"The project's branch {branch} was rewritten: it is at {upstream[:12]}, which does "
+            f"not hold {ours[:12]}. Nothing lands until an admin has accepted the new history.",
             tip=upstream,
             base=ours,
         )

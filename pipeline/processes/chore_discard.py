@@ -8,7 +8,8 @@ from pipeline.processes.copies import delete_tree
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
-    """Result: `deleted` (paths). Refused `not_trash` for a path that is not directly inside a folder named `trash`."""
+    """Result: `deleted` (paths). Refused `not_trash` for a path that is not directly inside a folder named
+    `trash`."""
     paths = [check_folder(path) for path in request["paths"]]
     for path in paths:
         if path.parent.name != "trash":

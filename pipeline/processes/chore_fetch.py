@@ -1,9 +1,9 @@
-"""The chore `fetch`: look at the project's own repository and bring its base branch into the control repository.
+"""The chore `fetch`: look at the project's own repository and bring its base branch into the control
+repository.
 
 The first fetch makes the control repository and sets its base branch; later ones only note what they saw at
-`refs/huskies/upstream/<base>`. Request: `source`, `source_kind` (path, url), `control`, and optionally `base_branch`
-and `object_format`.
-"""
+`refs/huskies/upstream/<base>`. Request: `source`, `source_kind` (path, url), `control`, and optionally
+`base_branch` and `object_format`."""
 
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ PROJECT_FILE_BYTES = 256 * 1024
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
-    """Result: `tip`, `base` (the control repository's own base), `base_branch`, `rewritten`, `layout`, `source`,
-    `object_format`, `shallow`, `branches`, `taken_branches`, `project_file`, `project_file_blob`,
+    """Result: `tip`, `base` (the control repository's own base), `base_branch`, `rewritten`, `layout`,
+    `source`, `object_format`, `shallow`, `branches`, `taken_branches`, `project_file`, `project_file_blob`,
     `project_file_problem`."""
     control = names.check_folder(request["control"])
     found = source.open_source(request["source"], request["source_kind"])
@@ -28,12 +28,12 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     form = "sha256" if len(heads.branches[base]) == 64 else "sha1"
     wanted = request.get("object_format") or (object_format(control) if control.exists() else form)
     if wanted != form:
-        message = f"The repository {found.address} has object format {form}, and the project was registered with {wanted}."
-        raise Refused("object_format_changed", message)
+        message = f"The repository {found.address} has object format {form}; the project was registered with"
+        raise Refused("object_format_changed", f"{message} {wanted}.")
     create_control(control, branch=base, object_format=form)
     print(f"Fetching {base} from {found.address}", flush=True)
     tip = source.fetch_base(control, found, base)
-    check_carriable(control, tip, found.address)
+    check_carriable(control, tip, f"The repository {found.address}")
     if read_ref(control, names.branch_ref(base)) is None:
         try:
             move_ref(control, names.branch_ref(base), tip, None, reason="huskies: registered")
@@ -59,15 +59,20 @@ def check_carriable(control: Path, tip: str, subject: str) -> None:
     """Refused `submodules` or `lfs`: a private working copy could not be filled."""
     links, lfs = special_paths(control, tip)
     if links:
-        message = f"The repository {subject} cannot be used: it has submodules ({listed(links)}), which huskies does not fill yet."
+        message = (
+            f"{subject} cannot be used: it has submodules, which huskies does not fill: {listed(links)}."
+        )
         raise Refused("submodules", message, files=links[:50])
     if lfs:
-        message = f"The repository {subject} cannot be used: it keeps files in Git LFS ({listed(lfs)}), which huskies does not fetch yet."
+        message = (
+            f"{subject} cannot be used: it asks for Git LFS, which huskies does not fetch: {listed(lfs)}."
+        )
         raise Refused("lfs", message, files=lfs[:50])
 
 
 def read_project_file(control: Path, commit: str) -> dict[str, Any]:
-    """The project file's text at a commit, None when it has none or none that can be read (then with a `problem`)."""
+    """The project file's text at a commit, None when it has none or none that can be read (then with a
+    `problem`)."""
     file = show_file(control, commit, PROJECT_FILE, max_bytes=PROJECT_FILE_BYTES)
     answer: dict[str, Any] = {"project_file": None, "project_file_blob": None, "project_file_problem": ""}
     if file is None:

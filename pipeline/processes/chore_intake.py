@@ -1,15 +1,16 @@
-"""The chore `intake`: take a session's work from its copy into the control repository, without trusting the copy.
+"""The chore `intake`: take a session's work from its copy into the control repository, without trusting the
+copy.
 
 1. `copies_store` looks at the copy's `.git` and replaces what git would obey.
 2. Git runs in the copy, confined: what is uncommitted becomes a commit, and all of it one pack.
-3. Only the pack's bytes reach git outside: `index-pack --strict` in the control repository checks every object.
+3. Only the pack's bytes reach git outside: `index-pack --strict` in the control repository checks every
+   object.
 4. `refs/huskies/sessions/<key>` is made once, from nothing. If it is there, it is the answer.
 
 Only what HEAD reaches and what descends from the base counts. Commits of other refs are kept at
-`refs/huskies/recovered/<key>/`, so that nothing an agent committed is lost. Request: `control`, `copy`, `branch`, `base`,
-`key`, `mode` (commit, save), `message`, `author` {name, email}, `confinement` (a command prefix or []),
-`strict_objects`, and optionally `limit` (seconds for each command), `most_bytes`.
-"""
+`refs/huskies/recovered/<key>/`, so that nothing an agent committed is lost. Request: `control`, `copy`,
+`branch`, `base`, `key`, `mode` (commit, save), `message`, `author` {name, email}, `confinement` (a command
+prefix or []), `strict_objects`, and optionally `limit` (seconds for each command), `most_bytes`."""
 
 import re
 import tempfile
@@ -35,9 +36,9 @@ _MACHINE_TROUBLE = re.compile(
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
-    """Result: `tip`, `tree`, `changed` (the tip's tree is not the base's), `committed_by_server`, `commits`, `files` (at
-    most 1,000), `ref`, `head`, `recovered` {ref: commit}, `notes` (sentences). Refused: `hostile_store`, `copy_lost`,
-    `not_descendant`, `too_large`."""
+    """Result: `tip`, `tree`, `changed` (the tip's tree is not the base's), `committed_by_server`, `commits`,
+    `files` (at most 1,000), `ref`, `head`, `recovered` {ref: commit}, `notes` (sentences). Refused:
+    `hostile_store`, `copy_lost`, `not_descendant`, `too_large`."""
     control = names.check_folder(request["control"])
     copy = names.check_folder(request["copy"])
     key, base = names.check_key(request["key"]), names.check_commit(request["base"])
@@ -67,7 +68,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     if mended.rebuilt:
         notes.append("The session had removed .git; what it had committed there is lost, its files are kept.")
     head = work.head()
-    story = work.commit_at(names.branch_ref(branch))
+    story = work.refs.get(names.branch_ref(branch))
     parent = head.commit or story or base
     if head.commit is None:
         notes.append("HEAD could not be read; the story's branch was taken instead.")
@@ -86,10 +87,12 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     notes += [f"An embedded repository at {path} was taken in as plain files." for path in work.nested]
     notes += [f"Not taken in: {line.removeprefix('error: ')}." for line in work.skipped]
     others = work.other_commits([tip, base])
-    tip_taken = _take_in(control, work, [tip], list(others.values()), base)
-    recovered = _keep_others(control, key, others) if tip_taken else {}
+    whole = _take_in(control, work, [tip], others, base)
+    recovered = _keep(control, key, others) if whole else {}
+    if not whole:
+        notes.append("Commits of other branches could not be read and were left behind.")
     if not is_ancestor(control, base, tip):
-        recovered |= _keep_others(control, key, {"HEAD": tip})
+        recovered |= _keep(control, key, [tip])
         raise Refused(
             "not_descendant",
             "The session's HEAD does not descend from the commit it began with: its history was rewritten. "
@@ -108,8 +111,8 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _take_in(control: Path, work: CopyGit, tips: list[str], others: list[str], base: str) -> bool:
-    """Pack in the copy, index in the control repository. If other refs' objects are broken, the tip alone is taken;
-    True when everything was."""
+    """Pack in the copy, index in the control repository. If other refs' objects are broken, the tip alone is
+    taken; True when everything was."""
     for wanted in ([*tips, *others], tips) if others else (tips,):
         if wanted == [base]:
             crashpoint("intake-packed")
@@ -124,7 +127,7 @@ def _take_in(control: Path, work: CopyGit, tips: list[str], others: list[str], b
                 if wanted == tips:
                     raise Refused(
                         "hostile_store",
-                        "The session's repository is damaged: git cannot read its commits. The working copy is kept.",
+                        "The session's repository is damaged: git cannot read its commits. The copy is kept.",
                         output=error.output,
                     ) from error
                 continue
@@ -148,21 +151,21 @@ def _index(control: Path, pack: IO[bytes], most_bytes: int, *, last: bool) -> bo
     if last:
         raise Refused(
             "hostile_store",
-            "The session's commits are refused: git's checks of their objects failed. The working copy is kept.",
+            "The session's commits are refused: git's checks of their objects failed. The copy is kept.",
             output=done.errors[-4000:],
         )
     return False
 
 
-def _keep_others(control: Path, key: str, others: dict[str, str]) -> dict[str, str]:
-    """Give other refs' commits names that the server made, never the agent's own."""
+def _keep(control: Path, key: str, commits: list[str]) -> dict[str, str]:
+    """Give commits that do not count names that the server made, never the agent's own."""
     kept: dict[str, str] = {}
-    for number, commit in enumerate(dict.fromkeys(others.values())):
-        name = "head" if "HEAD" in others else str(number)
-        ref = f"{names.RECOVERED}{key}/{name}"
-        if resolve(control, commit) == commit and read_ref(control, ref) is None:
-            move_ref(control, ref, commit, None, reason="huskies: kept")
-        kept[ref] = commit
+    for commit in commits:
+        ref = f"{names.RECOVERED}{key}/{commit}"
+        if resolve(control, commit) == commit:
+            if read_ref(control, ref) is None:
+                move_ref(control, ref, commit, None, reason="huskies: kept")
+            kept[ref] = commit
     return kept
 
 

@@ -1,8 +1,9 @@
-"""The chore `land`: move the project's own branch from the tip that was gated to the candidate, or not at all.
+"""The chore `land`: move the project's own branch from the tip that was gated to the candidate, or not at
+all.
 
-Remote: a push with a lease. Local and not checked out (or bare): objects, then a compare-and-swap of the ref. Checked
-out: `git/checkout.py`. Safe to repeat. Request: `control`, `source`, `source_kind`, `base_branch`, `expected`, `candidate`, `key`.
-"""
+Remote: a push with a lease. Local and not checked out (or bare): objects, then a compare-and-swap of the ref.
+Checked out: `git/checkout.py`. Safe to repeat. Request: `control`, `source`, `source_kind`, `base_branch`,
+`expected`, `candidate`, `key`."""
 
 from typing import Any
 
@@ -14,14 +15,14 @@ from pipeline.processes.crashpoint import crashpoint
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
-    """Result: `landed` true, `commit`, `tip`. Refused: `moved` {tip}, `dirty` {files}, `busy` {what}, `locked`, `rejected`
-    {output}, `checked_out_elsewhere`, `foreign_owner`, `missing_base`, `no_access`."""
+    """Result: `landed` true, `commit`, `tip`. Refused: `moved` {tip}, `dirty` {files}, `busy` {what},
+    `locked`, `rejected` {output}, `checked_out_elsewhere`, `foreign_owner`, `missing_base`, `no_access`."""
     control = names.check_folder(request["control"])
     branch, ref = names.check_branch(request["base_branch"]), names.merge_ref(request["key"])
     expected, candidate = names.check_commit(request["expected"]), names.check_commit(request["candidate"])
     if read_ref(control, ref) != candidate or not is_ancestor(control, expected, candidate):
-        message = f"The candidate {candidate[:12]} is not what waits at {ref}, or does not stand on {expected[:12]}."
-        raise Refused("overtaken", message + " The merge is planned anew.")
+        message = f"The candidate {candidate[:12]} is overtaken: it does not wait at {ref}. Plan it anew."
+        raise Refused("overtaken", message)
     found = source.open_source(request["source"], request["source_kind"])
     tip = source.read_heads(found).branches.get(branch)
     if tip is None:

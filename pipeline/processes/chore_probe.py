@@ -1,8 +1,7 @@
 """The chore `probe`: after a crash or an answer that never came, see whether a candidate landed.
 
-A local checkout that a killed landing left half-way is settled first. Request: `control`, `source`, `source_kind`,
-`base_branch`, `candidate`.
-"""
+A local checkout that a killed landing left half-way is settled first. Request: `control`, `source`,
+`source_kind`, `base_branch`, `candidate`."""
 
 from typing import Any
 
@@ -11,8 +10,8 @@ from pipeline.git.reading import is_ancestor, resolve
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
-    """Result: `reachable` (from the project's branch), `tip`. Refused: `missing_base`, and `dirty` {files} or `locked` when a
-    person's file or lock keeps a half-way checkout from being settled."""
+    """Result: `reachable` (from the project's branch), `tip`. Refused: `missing_base`, and `dirty` {files} or
+    `locked` when a person's file or lock keeps a half-way checkout from being settled."""
     control = names.check_folder(request["control"])
     branch, candidate = names.check_branch(request["base_branch"]), names.check_commit(request["candidate"])
     found = source.open_source(request["source"], request["source_kind"])

@@ -1,9 +1,10 @@
-"""Chores: git work that may take long, as a program under a runner. `python -I -S chores.py NAME`, request on stdin.
+"""Chores: git work that may take long, as a program under a runner. `python -I -S chores.py NAME`, request on
+stdin.
 
-A request is one JSON object. The last line of standard output is `{"result": {...}}`, or `{"refused": {"kind": ...,
-"message": ...}}` when something about the repository stands in the way; both end with code 0. Code 75 is trouble of
-the machine (disk full, git killed, no answer): the server tries again. Other lines are progress, for people.
-"""
+A request is one JSON object. The last line of standard output is `{"result": {...}}`, or `{"refused":
+{"kind": ..., "message": ...}}` when something about the repository stands in the way; both end with code 0.
+Code 75 is trouble of the machine (disk full, git killed, no answer): the server tries again. Other lines are
+progress, for people."""
 
 import json
 import os
@@ -22,7 +23,7 @@ from pipeline.git.names import HostileName
 from pipeline.git.refusals import Refused
 
 Chore = Callable[[dict[str, Any]], dict[str, Any]]
-CHORES = ("fetch", "intake", "candidate", "land", "probe", "discard")
+CHORES = ("fetch", "intake", "candidate", "land", "probe", "discard", "repack")
 TROUBLE = 75  # EX_TEMPFAIL
 _TOWARDS_THE_PROJECT = {"fetch", "candidate", "land", "probe"}
 
@@ -30,8 +31,8 @@ _TOWARDS_THE_PROJECT = {"fetch", "candidate", "land", "probe"}
 def chore_step(
     name: str, request: dict[str, Any], *, python: str = sys.executable, timeout: float | None = None
 ) -> dict[str, Any]:
-    """The runner step that does a chore. Those that talk to the project's own repository get the person's ssh agent
-    and credential helpers, the others nothing of the machine."""
+    """The runner step that does a chore. Those that talk to the project's own repository get the person's ssh
+    agent and credential helpers, the others nothing of the machine."""
     if name not in CHORES:
         raise ValueError(f"There is no chore {name!r}; there are {', '.join(CHORES)}.")
     environment = network_environment() if name in _TOWARDS_THE_PROJECT else control_environment()
@@ -52,8 +53,8 @@ def chore_step(
 
 
 def read_answer(stdout: bytes) -> dict[str, Any]:
-    """The answer in a chore's whole standard output: the result. Raises Refused as the chore did, ValueError when the
-    output holds no answer (the chore was killed)."""
+    """The answer in a chore's whole standard output: the result. Raises Refused as the chore did, ValueError
+    when the output holds no answer (the chore was killed)."""
     lines = stdout.strip().splitlines()
     answer = json.loads(lines[-1]) if lines else None
     if isinstance(answer, dict) and isinstance(answer.get("result"), dict):

@@ -33,6 +33,8 @@ LIFE = ("--die-with-parent", "--new-session", "--cap-drop", "ALL")
 
 # Covered by an empty folder each. /run holds the sockets of docker, D-Bus and agents of keys.
 SCRATCH = ("/tmp", "/var/tmp", "/run")  # noqa: S108  (mount points, not files that we open)
+# The child may write to these; what it writes is gone when it ends.
+OWN_SCRATCH = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108
 # What DNS and NixOS keep under /run, needed by nearly every program.
 BACK_UNDER_RUN = ("/run/systemd/resolve", "/run/resolvconf", "/run/current-system")
 # Readable by their owner: a child of a server that runs as root would still own them.
@@ -167,6 +169,12 @@ def confined(
         mounts += _git_guards(cwd)
     for mount in sorted(mounts, key=lambda one: (len(one.target.parts), one.rank)):
         words += mount.words
+    # Last, when all that is visible below them has its place. Left writable, a file that an agent writes to
+    # a path of an earlier session would seem to be there and be lost.
+    shown = {mount.target for mount in mounts if mount.rank}
+    for place in covered:
+        if place.is_dir() and place not in shown and place not in OWN_SCRATCH:
+            words += ["--remount-ro", str(place)]
     return [*words, "--chdir", str(cwd), "--", *argv]
 
 

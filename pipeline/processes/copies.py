@@ -1,9 +1,9 @@
 """Private working copies: the steps by which a runner makes one, and how one leaves.
 
-A copy has its own `.git` that borrows the control repository's objects (alternates) and shares nothing else with it or
-with a neighbour: no stash, hook, configuration or lock. The skeleton is a few files, then one git command fills the
-tree. The copy is made as `<copy>.part` and renamed last: a folder without `.part` is a whole copy.
-"""
+A copy has its own `.git` that borrows the control repository's objects (alternates) and shares nothing else
+with it or with a neighbour: no stash, hook, configuration or lock. The skeleton is a few files, then one git
+command fills the tree. The copy is made as `<copy>.part` and renamed last: a folder without `.part` is a
+whole copy."""
 
 import shutil
 import stat
@@ -37,10 +37,11 @@ _FOLDERS = ("objects/info", "objects/pack", "refs/heads", "refs/tags", "info", "
 def skeleton(
     control: Path, *, branch: str | None, commit: str, object_format: str, base: tuple[str, str] | None = None
 ) -> dict[str, str]:
-    """The text of every file in a fresh `.git`, by path inside it. `branch` None: a detached HEAD at `commit`.
+    """The text of every file in a fresh `.git`, by path inside it. `branch` None: a detached HEAD at
+    `commit`.
 
-    `base` (branch, commit) becomes a branch of the copy too, so that `git diff main` says what the story changed.
-    """
+    `base` (branch, commit) becomes a branch of the copy too, so that `git diff main` says what the story
+    changed."""
     names.check_commit(commit)
     config = _CONFIG.format(version=1 if object_format == "sha256" else 0)
     if object_format == "sha256":
@@ -77,9 +78,9 @@ def copy_steps(
 ) -> list[Step]:
     """Runner steps that make a working copy of `commit` on `branch` (None: detached, as gates use it).
 
-    `resume_from`: the commit of an earlier session's ref; the branch starts there instead. `base_branch`: also set this
-    branch, at `commit`. Pin the base first (`pin_base`). A copy that exists is never touched: the last step fails.
-    """
+    `resume_from`: the commit of an earlier session's ref; the branch starts there instead. `base_branch`:
+    also set this branch, at `commit`. Pin the base first (`pin_base`). A copy that exists is never touched:
+    the last step fails."""
     part = names.check_folder(copy.with_name(copy.name + ".part"))
     start = resume_from or commit
     base = (base_branch, commit) if base_branch else None
@@ -109,8 +110,8 @@ def copy_steps(
 
 
 def move_to_trash(home: Path, folder: Path, key: str) -> Path | None:
-    """Take a copy out of use in one rename, to `trash/<key>`; None when it is gone already. Deleting comes later (the
-    `discard` chore), however long it takes. Call it only when the session's ref exists."""
+    """Take a copy out of use in one rename, to `trash/<key>`; None when it is gone already. Deleting comes
+    later (the `discard` chore), however long it takes. Call it only when the session's ref exists."""
     trash = home / "trash"
     trash.mkdir(mode=0o700, exist_ok=True)
     target = trash / names.check_key(key)
@@ -127,7 +128,8 @@ def move_to_trash(home: Path, folder: Path, key: str) -> Path | None:
 
 
 def delete_tree(folder: Path) -> None:
-    """Delete a folder and all below it, read-only folders too (module caches are), without following links."""
+    """Delete a folder and all below it, read-only folders too (module caches are), without following
+    links."""
 
     def unlock(function: Callable[[str], object], path: str, _problem: object) -> None:
         parent = Path(path).parent

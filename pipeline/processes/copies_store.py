@@ -1,8 +1,8 @@
 """The `.git` of a session's copy, once the session is over: hostile until proved otherwise.
 
-An agent may have turned any part of it into a trap: a link to another project's objects, a FIFO that hangs whoever
-reads it, settings and hooks that run programs. `examine` refuses what git must not read; `mend` replaces everything
-that git would obey by files of ours. Both go by folder descriptors and follow no link.
+An agent may have turned any part of it into a trap: a link to another project's objects, a FIFO that hangs
+whoever reads it, settings and hooks that run programs. `examine` refuses what git must not read; `mend`
+replaces everything that git would obey by files of ours. Both go by folder descriptors and follow no link.
 """
 
 import os
@@ -17,6 +17,7 @@ from pipeline.processes.copies import alternates, skeleton
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _HEAD = re.compile(rb"(ref: refs/[^\n]+|[0-9a-f]{40}|[0-9a-f]{64})\n?")
+_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _MOST_ENTRIES = 1_000_000
 INDEX = "huskies-index"
 
@@ -34,15 +35,16 @@ _LOCKS = (
 
 
 class Mended(NamedTuple):
-    """What `mend` had to change: names inside `.git`; `rebuilt`: the whole `.git` was missing or no folder."""
+    """What `mend` had to change: names inside `.git`; `rebuilt`: the whole `.git` was missing or no
+    folder."""
 
     changed: list[str]
     rebuilt: bool
 
 
 def examine(copy: Path, control: Path, *, strict: bool) -> None:
-    """Refused `hostile_store` for links or special files where git reads objects, and for FIFOs and devices anywhere
-    in `.git`. `strict` (no sandbox): also for alternates that are not byte for byte ours."""
+    """Refused `hostile_store` for links or special files where git reads objects, and for FIFOs and devices
+    anywhere in `.git`. `strict` (no sandbox): also for alternates that are not byte for byte ours."""
     try:
         top = os.open(copy, _FOLDER)
     except (NotADirectoryError, FileNotFoundError) as error:
@@ -67,7 +69,8 @@ def examine(copy: Path, control: Path, *, strict: bool) -> None:
 
 
 def mend(copy: Path, control: Path, *, branch: str, base: str, object_format: str) -> Mended:
-    """Replace what git would obey by server-made files, and drop stale locks (no process of the session lives)."""
+    """Replace what git would obey by server-made files, and drop stale locks (no process of the session
+    lives)."""
     files = skeleton(control, branch=branch, commit=base, object_format=object_format)
     top = os.open(copy, _FOLDER)
     try:
@@ -94,8 +97,8 @@ def mend(copy: Path, control: Path, *, branch: str, base: str, object_format: st
 
 
 def borrow_index(copy: Path) -> bool:
-    """Copy the session's index to one of ours, so that git keeps its knowledge of unchanged files but never writes
-    through a link in the index's place. False: there is none to copy."""
+    """Copy the session's index to one of ours, so that git keeps its knowledge of unchanged files but never
+    writes through a link in the index's place. False: there is none to copy."""
     git_dir = os.open(copy / ".git", _FOLDER)
     try:
         _remove(git_dir, INDEX)
@@ -118,21 +121,46 @@ def set_head(copy: Path, commit: str) -> None:
         os.close(git_dir)
 
 
-def set_aside(copy: Path, nested: str) -> None:
-    """Move an embedded repository's `.git` out of the way, so that its files count as plain files of the story."""
-    aside = copy / ".git" / "huskies-nested"
-    aside.mkdir(exist_ok=True)
+def read_head(copy: Path) -> str:
+    """HEAD's text: `ref: refs/heads/...` or a commit id."""
+    return _read_text(copy, "HEAD").strip()
+
+
+def read_stashes(copy: Path) -> list[str]:
+    """The commits of every stash: only the newest one has a ref, the others stand in its log."""
+    lines = _read_text(copy, "logs/refs/stash").splitlines()[-20:]
+    words = [line.split(" ", 2) for line in lines]
+    return [word[1] for word in words if len(word) == 3 and _ID.fullmatch(word[1])]
+
+
+def set_aside(copy: Path, nested: str) -> bool:
+    """Move an embedded repository's `.git` out of the way, so that its files count as plain files of the
+    story. False when there is none."""
     parent = os.open(copy, _FOLDER)
-    for part in nested.strip("/").split("/"):
-        inner = os.open(part, _FOLDER, dir_fd=parent)
-        os.close(parent)
-        parent = inner
-    target = os.open(aside, _FOLDER)
+    target = os.open(copy / ".git", _FOLDER)
     try:
-        os.rename(".git", str(len(os.listdir(target))), src_dir_fd=parent, dst_dir_fd=target)
+        for part in nested.split("/"):
+            inner = os.open(part, _FOLDER, dir_fd=parent)
+            os.close(parent)
+            parent = inner
+        place = _folder(target, "huskies-nested")
+        os.close(target)
+        target = place
+        os.rename(".git", str(len(os.listdir(place))), src_dir_fd=parent, dst_dir_fd=place)  # noqa: PTH208
+    except (FileNotFoundError, NotADirectoryError):
+        return False
     finally:
         os.close(parent)
         os.close(target)
+    return True
+
+
+def _read_text(copy: Path, name: str) -> str:
+    git_dir = os.open(copy / ".git", _FOLDER)
+    try:
+        return (_read(git_dir, name) or b"").decode(errors="replace")
+    finally:
+        os.close(git_dir)
 
 
 def _examine_folder(git_dir: int) -> None:

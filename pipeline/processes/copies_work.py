@@ -1,9 +1,9 @@
-"""Git inside a session's copy, after the session: what is uncommitted, what was committed, as one stream of bytes.
+"""Git inside a session's copy, after the session: what is uncommitted, what was committed, as one stream of
+bytes.
 
-Runs under the confinement that the caller gives, on a mended `.git` (`copies_store`). Nothing it says is believed: the
-control repository checks every object again. A copy that does not answer in time is a refusal, not an error, since
-trying again would hang again.
-"""
+Runs under the confinement that the caller gives, on a mended `.git` (`copies_store`). Nothing it says is
+believed: the control repository checks every object again. A copy that does not answer in time is a refusal,
+not an error, since trying again would hang again."""
 
 import os
 import re
@@ -18,90 +18,85 @@ from pipeline.git.merging import check_person
 from pipeline.git.refusals import Refused, listed
 from pipeline.processes import copies_store
 
-_OPTIONS = (
-    "-c",
-    "core.hooksPath=/dev/null",
-    "-c",
-    "core.fsmonitor=false",
-    "-c",
-    "safe.directory=*",
-    "-c",
-    "commit.gpgSign=false",
-)
+_OPTIONS = ("core.hooksPath=/dev/null", "core.fsmonitor=false", "safe.directory=*", "commit.gpgSign=false")
 _MOST_REFS = 20
-_NO_COMMIT = re.compile(r"'(.+?)/?' does not have a commit checked out")
+_EMPTY_NEST = re.compile(r"'(.+?)/?' does not have a commit checked out")
+_NEST = re.compile(r"^warning: adding embedded git repository: (.+)$", re.MULTILINE)
 
 
 class Head(NamedTuple):
-    """Where the session left HEAD. `branch`: short name, None when detached; `commit`: None when it cannot be read."""
+    """Where the session left HEAD. `branch`: short name, None when detached; `commit`: None when
+    unreadable."""
 
     branch: str | None
     commit: str | None
 
 
 class CopyGit:
-    """Git in one copy. `limit`: seconds for each command; `most_bytes`: room for changed files and for the pack."""
+    """Git in one copy. `limit`: seconds for each command; `most_bytes`: room for changes and for the pack.
+
+    Each command costs a start of the sandbox, so what the files of `.git` say plainly is read from them.
+    """
 
     def __init__(self, copy: Path, confinement: Sequence[str], *, limit: float, most_bytes: int) -> None:
         self.copy = copy
-        self.prefix = [*confinement, "git", *_OPTIONS, f"--git-dir={copy / '.git'}", f"--work-tree={copy}"]
+        options = [word for option in _OPTIONS for word in ("-c", option)]
+        self.prefix = [*confinement, "git", *options, f"--git-dir={copy / '.git'}", f"--work-tree={copy}"]
         self.limit = limit
         self.most_bytes = most_bytes
         self.skipped: list[str] = []
         self.nested: list[str] = []
+        self.refs = self._list_refs()
 
     def head(self) -> Head:
         """HEAD, as far as it can be read."""
-        name = self._run("symbolic-ref", "-q", "HEAD", ok=(0, 1, 128)).stdout.decode(errors="replace").strip()
-        return Head(
-            name.removeprefix(names.HEADS) if name.startswith(names.HEADS) else None, self.commit_at("HEAD")
-        )
+        text = copies_store.read_head(self.copy)
+        if not text.startswith("ref: "):
+            return Head(None, self._commit_at(text) if text else None)
+        ref = text.removeprefix("ref: ")
+        commit = self.refs.get(ref) or self._commit_at("HEAD")
+        return Head(ref.removeprefix(names.HEADS) if ref.startswith(names.HEADS) else None, commit)
 
-    def commit_at(self, ref: str) -> str | None:
-        """The commit at a ref of the copy."""
-        done = self._run(
-            "rev-parse", "--verify", "--quiet", "--end-of-options", ref + "^{commit}", ok=(0, 1, 128)
-        )
-        text = done.stdout.decode(errors="replace").strip()
-        return names.check_commit(text) if done.code == 0 and text else None
-
-    def other_commits(self, excluding: list[str]) -> dict[str, str]:
-        """Refs of the copy (branches, stash, tags) with commits that none of `excluding` reaches, at most 20."""
-        listing = self._run(
-            "for-each-ref", "--count=200", "--format=%(objecttype) %(objectname) %(refname)", ok=(0, 128)
-        )
-        found: dict[str, str] = {}
-        for line in listing.stdout.decode(errors="replace").splitlines():
-            kind, commit, ref = line.split(" ", 2)
-            if (
-                kind != "commit"
-                or commit in excluding
-                or commit in found.values()
-                or len(found) >= _MOST_REFS
-            ):
-                continue
+    def other_commits(self, excluding: list[str]) -> list[str]:
+        """Commits of other branches, tags and the stash that none of `excluding` reaches, at most 20."""
+        candidates = dict.fromkeys([*self.refs.values(), *copies_store.read_stashes(self.copy)])
+        found: list[str] = []
+        for commit in [commit for commit in candidates if commit not in excluding][: 5 * _MOST_REFS]:
             arguments = ("rev-list", "--max-count=1", names.check_commit(commit), "--not", *excluding, "--")
             done = self._run(*arguments, ok=(0, 128))
             if done.code == 0 and done.stdout.strip():
-                found[ref] = commit
-        return found
+                found.append(commit)
+        return found[:_MOST_REFS]
+
+    def _list_refs(self) -> dict[str, str]:
+        form = "--format=%(objecttype) %(objectname) %(refname)"
+        listing = self._run("for-each-ref", "--count=2000", form, ok=(0, 128)).stdout.decode(errors="replace")
+        lines = (line.split(" ", 2) for line in listing.splitlines())
+        return {ref: names.check_commit(commit) for kind, commit, ref in lines if kind == "commit"}
+
+    def _commit_at(self, name: str) -> str | None:
+        arguments = ("rev-parse", "--verify", "--quiet", "--end-of-options", name + "^{commit}")
+        done = self._run(*arguments, ok=(0, 1, 128))
+        text = done.stdout.decode(errors="replace").strip()
+        return names.check_commit(text) if done.code == 0 and text else None
 
     def snapshot(self, parent: str, message: str, author: dict[str, str]) -> str | None:
-        """A commit on `parent` of everything uncommitted (also untracked, not what is ignored), or None when there is
-        nothing. No branch of the copy moves. Refused `too_large` when the changed files are too much."""
+        """A commit on `parent` of everything uncommitted (also untracked, not what is ignored), or None when
+        there is nothing. No branch of the copy moves. Refused `too_large` when the changed files are too
+        much."""
         index = {"GIT_INDEX_FILE": str(self.copy / ".git" / copies_store.INDEX)}
         if not copies_store.borrow_index(self.copy):
             self._run("read-tree", parent, environment=index)
         changed = self._changed(index)
         if changed is None:
             # An index that git cannot read: only its memory of unchanged files is lost.
-            copies_store.borrow_index(self.copy)
             (self.copy / ".git" / copies_store.INDEX).unlink(missing_ok=True)
             self._run("read-tree", parent, environment=index)
             changed = self._changed(index) or []
-        if changed:
-            self._check_size(changed)
-            self._add(index, parent)
+        if not changed:
+            return None
+        self._check_size(changed)
+        self._add(index)
         tree = self._run("write-tree", environment=index).stdout.decode().strip()
         if tree == self._run("rev-parse", parent + "^{tree}").stdout.decode().strip():
             return None
@@ -112,7 +107,8 @@ class CopyGit:
         return names.check_commit(done.stdout.decode().strip())
 
     def pack(self, tips: list[str], base: str, sink: IO[bytes]) -> None:
-        """Write the objects that lead from `base` to `tips` as one pack. Refused `too_large`, `hostile_store`."""
+        """Write the objects that lead from `base` to `tips` as one pack. Refused `too_large`,
+        `hostile_store`."""
         wanted = "".join(f"{names.check_commit(tip)}\n" for tip in tips) + f"^{names.check_commit(base)}\n"
         arguments = (
             "-c",
@@ -135,28 +131,29 @@ class CopyGit:
 
     def _changed(self, index: dict[str, str]) -> list[str] | None:
         """Paths that differ from HEAD or are untracked; None when the index cannot be read."""
-        flags = self._run("ls-files", "-v", "-z", environment=index, ok=(0, 128))
-        if flags.code != 0:
+        entries = self._run("ls-files", "-v", "-s", "-z", environment=index, ok=(0, 128))
+        if entries.code != 0:
             return None
-        hidden = [line[2:] for line in flags.stdout.split(b"\0") if line[:1] in b"hsS" and line]
+        rows = [row.partition(b"\t") for row in entries.stdout.split(b"\0") if row]
+        hidden = [path for facts, _, path in rows if facts[:1] in b"hsS"]
         if hidden:
             self._unhide(hidden, index)
-        done = self._run(
-            "status",
-            "--porcelain=v1",
-            "-z",
-            "--untracked-files=all",
-            "--no-renames",
-            environment=index,
-            ok=(0, 128),
-        )
+        # With optional locks, status notes in our index what it found unchanged: in a sandbox with another
+        # user id every file looks touched once, and `add` would read them all again.
+        noted = {**index, "GIT_OPTIONAL_LOCKS": "1"}
+        arguments = ("status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames")
+        done = self._run(*arguments, environment=noted, ok=(0, 128))
         if done.code != 0:
             return None
-        return [os.fsdecode(entry[3:]) for entry in done.stdout.split(b"\0") if entry]
+        changed = [os.fsdecode(entry[3:]) for entry in done.stdout.split(b"\0") if entry]
+        links = {os.fsdecode(path) for facts, _, path in rows if b" 160000 " in facts}
+        self._flatten(sorted(links.intersection(changed)), index)
+        return changed
 
     def _unhide(self, paths: list[bytes], index: dict[str, str]) -> None:
-        """Files marked "assume unchanged", or "skip" and yet on disk, would be lost with the copy: look at them again."""
-        there = [path for path in paths if os.path.lexists(os.path.join(os.fsencode(self.copy), path))]
+        """Files marked "assume unchanged", or "skip" and yet on disk, would be lost with the copy: look at
+        them again."""
+        there = [path for path in paths if os.path.lexists(self.copy / os.fsdecode(path))]
         text = b"".join(path + b"\0" for path in there)
         for flag in ("--no-assume-unchanged", "--no-skip-worktree"):
             self._run("update-index", flag, "-z", "--stdin", stdin=text, environment=index, ok=(0, 128))
@@ -173,31 +170,33 @@ class CopyGit:
         total = sum(size for size, _ in sizes)
         if total > self.most_bytes:
             largest = [f"{path} ({size:,} bytes)" for size, path in sorted(sizes, reverse=True)[:5]]
-            message = f"The uncommitted files hold {total:,} bytes, more than {self.most_bytes:,}: {listed(largest)}. Delete or ignore them."
+            message = (
+                f"The uncommitted files hold more than {self.most_bytes:,} bytes: {listed(largest)}. "
+                "Delete or ignore them."
+            )
             raise Refused("too_large", message, files=largest)
 
-    def _add(self, index: dict[str, str], parent: str) -> None:
+    def _add(self, index: dict[str, str]) -> None:
         for _ in range(50):
             done = self._run("add", "-A", "--ignore-errors", "--", ".", environment=index, ok=(0, 1, 128))
-            empty = _NO_COMMIT.search(done.errors)
-            if done.code == 128 and not empty:
+            nested = [*_EMPTY_NEST.findall(done.errors), *_NEST.findall(done.errors)]
+            if done.code == 128 and not nested:
                 raise GitError([*self.prefix, "add", "-A"], done.code, done.errors)
             self.skipped = [line for line in done.errors.splitlines() if line.startswith("error: ")][:20]
-            links = [empty.group(1)] if empty else self._new_links(index, parent)
-            if not links:
+            if not nested:
                 return
-            for path in links:
-                copies_store.set_aside(self.copy, path)
-                self.nested.append(path)
-                self._run("update-index", "--force-remove", "--", path, environment=index, ok=(0, 128))
+            self._flatten(nested, index)
         raise Refused("too_large", "The copy holds more than 50 embedded repositories.")
 
-    def _new_links(self, index: dict[str, str], parent: str) -> list[str]:
-        done = self._run("diff-index", "--cached", "--raw", "-z", "--no-renames", parent, environment=index)
-        words = done.stdout.decode(errors="surrogateescape").split("\0")
-        return [
-            words[i + 1] for i, word in enumerate(words[:-1]) if re.match(r":(?!160000)\d+ 160000 ", word)
-        ]
+    def _flatten(self, nested: list[str], index: dict[str, str]) -> None:
+        """Embedded repositories would come in as links to commits that nobody has: take their files
+        instead."""
+        for path in (path.rstrip("/") for path in nested):
+            if not copies_store.set_aside(self.copy, path):
+                continue
+            self.nested.append(path)
+            arguments = ("update-index", "--force-remove", "-z", "--stdin")
+            self._run(*arguments, stdin=os.fsencode(path) + b"\0", environment=index, ok=(0, 128))
 
     def _run(
         self,

@@ -1,8 +1,7 @@
 """Named instants at which a test kills the program, to prove that the next start heals it.
 
-With `HUSKIES_CRASH=NAME` in the environment the program sends itself SIGKILL when it passes that point, with `NAME:3`
-at the third passage. Without the variable a passage costs one look into the environment.
-"""
+With `HUSKIES_CRASH=NAME` in the environment the program sends itself SIGKILL when it passes that point, with
+`NAME:3` at the third passage. Without the variable a passage costs one look into the environment."""
 
 import os
 import signal

@@ -1,7 +1,8 @@
 """The format of a runner's log: records of a fixed head and then bytes, one record a line.
 
-Head, little-endian: version, stream, flags, 0, monotonic nanoseconds, wall-clock nanoseconds, length. Then `length` bytes, without the newline.
-Only whole records count: what is torn at the end of the file was not written.
+Head, little-endian: version, stream, flags, 0, monotonic nanoseconds, wall-clock nanoseconds, length. Then
+`length` bytes, without the newline. Only whole records count: what is torn at the end of the file was not
+written.
 """
 
 import struct

@@ -1,4 +1,6 @@
-"""One child of the runner: started so that it dies with the runner, read without blocking, fed through its stdin."""
+"""One child of the runner: started so that it dies with the runner, read without blocking, fed through its
+stdin.
+"""
 
 import _ctypes
 import os
@@ -18,7 +20,8 @@ READ_BYTES = 65536
 MAX_STDIN_WAITING = 1 << 20  # bytes of messages that a child has not taken yet
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-# The kernel's killer should take a child, whose work is saved, before the server's own processes (range -1000 to 1000).
+# The kernel's killer should take a child, whose work is saved, before the server's own processes (range
+# -1000 to 1000).
 _OOM_SCORE_ADJ = b"500"
 HANDLED_SIGNALS = (_signal.SIGCHLD, _signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP)
 IGNORED_SIGNALS = (_signal.SIGPIPE, _signal.SIGXFSZ)  # a write that fails says so by its error
@@ -33,20 +36,25 @@ class _Prctl(_ctypes.CFuncPtr):
     _restype_ = _Int
 
 
-# There is no prctl in the standard library. The ctypes module around _ctypes would cost 2 ms and 0.5 MB more (measured).
-_prctl = _Prctl(_ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl"))
+# There is no prctl in the standard library. The ctypes module around _ctypes would cost 2 ms and 0.5 MB
+# more (measured).
+_prctl = _Prctl(_ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl"))  # type: ignore[arg-type]
 
 
 def become_subreaper() -> None:
-    """Orphans below this process come back to it as its own children, instead of going to init. Raises OSError."""
+    """Orphans below this process come back to it as its own children, instead of going to init. Raises
+    OSError.
+    """
     if _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError("the kernel refused to make the runner the parent of its orphans (prctl)")
 
 
 class Child:
-    """A started program. `outputs` maps each open pipe to its stream number; `status` is None until it was reaped (as from waitpid).
+    """A started program. `outputs` maps each open pipe to its stream number; `status` is None until it was
+    reaped (as from waitpid).
 
-    Raises OSError when it cannot be forked. Whether the program itself could be started shows later: see `read_start`.
+    Raises OSError when it cannot be forked. Whether the program itself could be started shows later: see
+    `read_start`.
     """
 
     def __init__(self, step: Step, limits: Limits) -> None:
@@ -73,7 +81,8 @@ class Child:
                 ours.append(read)
                 theirs.append(write)
             runner = os.getpid()
-            # Blocked until the child has given up the runner's handlers: a signal in between would run them there.
+            # Blocked until the child has given up the runner's handlers: a signal in between would run them
+            # there.
             _signal.pthread_sigmask(_signal.SIG_SETMASK, HANDLED_SIGNALS)
             try:
                 pid = os.fork()
@@ -94,7 +103,9 @@ class Child:
         self.outputs = {out: STDOUT, err: STDERR}
 
     def read_start(self) -> bool:
-        """Look whether the program started. True when that is known: then `started` is true or `failure` says why not."""
+        """Look whether the program started. True when that is known: then `started` is true or `failure`
+        says why not.
+        """
         if self.start_report < 0:
             return True
         try:
@@ -178,7 +189,7 @@ def _become(step: Step, limits: Limits, fds: list[int], runner: int) -> None:
         doing = f"entering the folder {step.cwd}"
         os.chdir(step.cwd)
         doing = f"starting the program {step.argv[0]}"
-        os.execvpe(step.argv[0], step.argv, step.env)
+        os.execvpe(step.argv[0], step.argv, step.env)  # noqa: S606
     except BaseException as error:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else repr(error)
         os.write(fds[3], f"{doing}: {reason}".encode("utf-8", "replace")[:4000])

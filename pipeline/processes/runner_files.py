@@ -1,4 +1,8 @@
-"""The file operations of a step, done by the runner itself: no program is started for making a few small files."""
+"""The file operations of a step, done by the runner itself: no program is started for making a few small
+files.
+"""
+# pathlib would cost every runner 5 ms and 1 MB.
+# ruff: noqa: PTH103, PTH104, PTH208
 
 import os
 
@@ -14,8 +18,9 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 def carry_out(operation: list[object]) -> "Iterator[None]":
     """Do one operation; yields between pieces, so that the caller can hear a stop. Raises OSError.
 
-    ["mkdir", path] with its parents; ["write", path, text, mode]; ["copy", from, to] one regular file; ["rename", from, to];
-    ["remove", path] a file or a folder with all below it, without following links, nothing when absent.
+    ["mkdir", path] with its parents; ["write", path, text, mode]; ["copy", from, to] one regular file;
+    ["rename", from, to]; ["remove", path] a file or a folder with all below it, without following links,
+    nothing when absent.
     """
     word, *values = operation
     yield from _WORDS[str(word)](*values)

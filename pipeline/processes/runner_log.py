@@ -1,14 +1,25 @@
 """The runner's log: lines become records, in bounded memory, whatever the child writes.
 
-At most 64 KiB of an unfinished line are held for each stream; a longer line becomes several records. At the cap the log takes no more output: either all of it is
-dropped and counted, or the last 256 KiB are kept in a ring and written when the step ends. When the disk is full the child is read on and what
-could not be written is counted; a torn write is cut off again, so that the file always ends with a whole record.
+At most 64 KiB of an unfinished line are held for each stream; a longer line becomes several records. At the
+cap the log takes no more output: either all of it is dropped and counted, or the last 256 KiB are kept in a
+ring and written when the step ends. When the disk is full the child is read on and what could not be
+written is counted; a torn write is cut off again, so that the file always ends with a whole record.
 """
 
 import os
 from time import monotonic_ns, time_ns
 
-from pipeline.processes.records import CONTINUED, GAP, HEAD, MAX_DATA, NO_NEWLINE, NOTE, STDERR, STDOUT, VERSION
+from pipeline.processes.records import (
+    CONTINUED,
+    GAP,
+    HEAD,
+    MAX_DATA,
+    NO_NEWLINE,
+    NOTE,
+    STDERR,
+    STDOUT,
+    VERSION,
+)
 from pipeline.processes.runner_json import dumps
 
 RING_BYTES = 256 * 1024
@@ -17,7 +28,9 @@ _KEPT_NOTES_BYTES = 64 * 1024  # notes that wait for space on a full disk
 
 
 class Log:
-    """`fd` is open for appending and empty. `size` is the file's length in bytes, `dropped` the bytes of output that are not in it."""
+    """`fd` is open for appending and empty. `size` is the file's length in bytes, `dropped` the bytes of
+    output that are not in it.
+    """
 
     def __init__(self, fd: int, log_bytes: int, keep_ends: bool) -> None:
         self.size = 0
@@ -123,11 +136,17 @@ class Log:
 
     def _write_ring(self) -> None:
         if self._ring_dropped:
-            self.note("dropped", bytes=self._ring_dropped, reason="the log's limit was reached; the end of the output follows")
+            self.note(
+                "dropped",
+                bytes=self._ring_dropped,
+                reason="the log's limit was reached; the end of the output follows",
+            )
         at = 0
         while at < len(self._ring):
             _, stream, flags, _, monotonic, wall, length = HEAD.unpack_from(self._ring, at)
-            HEAD.pack_into(self._ring, at, VERSION, stream, flags | self._gaps[stream], 0, monotonic, wall, length)
+            HEAD.pack_into(
+                self._ring, at, VERSION, stream, flags | self._gaps[stream], 0, monotonic, wall, length
+            )
             self._gaps[stream] = 0
             at += HEAD.size + length
         self._batch += self._ring
@@ -135,11 +154,19 @@ class Log:
         self._ring_dropped = 0
 
     def _disk_note(self) -> bytes:
-        text = dumps({"note": "dropped", "bytes": self._unwritten, "reason": f"the log could not be written: {self._disk_error}"}).encode()
+        text = dumps(
+            {
+                "note": "dropped",
+                "bytes": self._unwritten,
+                "reason": f"the log could not be written: {self._disk_error}",
+            }
+        ).encode()
         return HEAD.pack(VERSION, NOTE, 0, 0, monotonic_ns(), time_ns(), len(text)) + text
 
     def _take_back(self) -> None:
-        """After a failed write: cut the torn tail off, keep the notes for later, count the output as dropped."""
+        """After a failed write: cut the torn tail off, keep the notes for later, count the output as
+        dropped.
+        """
         try:
             os.ftruncate(self._fd, self.size)
         except OSError as error:

@@ -1,4 +1,5 @@
-"""One run: its steps in order, each with its limits. The runner sleeps until a byte, a death, a request or a deadline, and is otherwise free.
+"""One run: its steps in order, each with its limits. The runner sleeps until a byte, a death, a request or
+a deadline, and is otherwise free.
 
 A step is over when its own program has exited; what it left behind is swept before the next step begins.
 """
@@ -32,7 +33,9 @@ Result = dict[str, object]  # outcome, code, signal, reason: as in the exit reco
 
 
 class Runner:
-    """Carries out a spec, standing in its run folder. `passage` is called at each named crash point. Raises OSError when it cannot begin."""
+    """Carries out a spec, standing in its run folder. `passage` is called at each named crash point. Raises
+    OSError when it cannot begin.
+    """
 
     def __init__(self, spec: Spec, log: Log, passage: "Callable[[str], None]") -> None:
         self.spec = spec
@@ -50,6 +53,7 @@ class Runner:
         self.lease_at = begun + self.limits.lease
         self._wall_at = None if self.limits.wall is None else begun + self.limits.wall
         self._last_byte = begun
+        self._swept_beyond = False  # since the last program ran
         self._childless = True  # at the last look: for a subreaper, no child means no descendant
         self._passage = passage
         self._poll = Poll()
@@ -82,7 +86,9 @@ class Runner:
                 return ended
         if main:
             return {**main, "step": ended["step"]}
-        return ended if ended["outcome"] == "exited" else {"step": ended["step"], "outcome": "exited", "code": 0}
+        return (
+            ended if ended["outcome"] == "exited" else {"step": ended["step"], "outcome": "exited", "code": 0}
+        )
 
     def turn(self, until: float) -> None:
         """Sleep until something happens, at most until then (monotonic seconds), and handle it."""
@@ -193,9 +199,9 @@ class Runner:
         try:
             child = self.child = Child(step, self.limits)
         except OSError as error:
-            reason = f"The step {step.name} could not start: the system has no room for a new process ({error.strerror})."
+            reason = f"The step {step.name} could not start: no new process can be made ({error.strerror})."
             return {"outcome": "spawn_failed", "code": None, "signal": None, "reason": reason}
-        self._childless = False
+        self._childless = self._swept_beyond = False
         for fd in child.outputs:
             self._poll.watch(fd, self._on_output)
         self._poll.watch(child.start_report, self._on_start_report)
@@ -257,7 +263,9 @@ class Runner:
 
     def _begin_stop(self, stop: Stop) -> None:
         self.stop = stop
-        self.log.note("stop", outcome=stop.outcome, reason=stop.reason, step=self.step.name if self.step else None)
+        self.log.note(
+            "stop", outcome=stop.outcome, reason=stop.reason, step=self.step.name if self.step else None
+        )
         child = self.child
         if stop.polite and child is not None and child.step.interrupt and not child.say(child.step.interrupt):
             # Closed after it: a program that takes lines from stdin lives until that ends.
@@ -277,7 +285,9 @@ class Runner:
         return False
 
     def _enforce(self, begun: float | None = None) -> None:
-        """Compare every limit with the clock. `begun`: when the running program was started, None outside of a program."""
+        """Compare every limit with the clock. `begun`: when the running program was started, None outside
+        of a program.
+        """
         now = monotonic()
         limits, step, grace = self.limits, self.step, self.limits.grace
         if self.lease_at <= now:
@@ -308,12 +318,17 @@ class Runner:
         return min(times)
 
     def sweep(self, beyond: bool) -> None:
-        """Kill and reap whatever lives below the runner, and with `beyond` what carries this run's marker elsewhere.
+        """Kill and reap whatever lives below the runner, and with `beyond` what carries this run's marker
+        elsewhere.
 
-        Bounded: what is still there after 5 seconds (a process in the kernel's hands, or another user's) goes to `leftovers`.
+        Bounded: what is still there after 5 seconds (a process in the kernel's hands, or another user's)
+        goes to `leftovers`.
         """
+        if beyond and self._swept_beyond:
+            return
         until = monotonic() + SWEEP_SECONDS
         me = os.getpid()
+        self.leftovers = []
 
         def look() -> dict[int, Process]:
             self._reap()
@@ -324,7 +339,9 @@ class Runner:
 
         found = look()
         if found:
-            self.log.note("sweep", processes=len(found), names=sorted({one.name for one in found.values()})[:20])
+            self.log.note(
+                "sweep", processes=len(found), names=sorted({one.name for one in found.values()})[:20]
+            )
         while found or not self._childless:
             if monotonic() >= until:
                 self.leftovers = sorted(found)
@@ -334,6 +351,7 @@ class Runner:
             # A death below wakes the turn, one elsewhere does not.
             self.turn(min(until, monotonic() + 0.05))
             found = look()
+        self._swept_beyond = beyond
 
 
 def _noted(number: int, frame: object) -> None:
@@ -341,4 +359,8 @@ def _noted(number: int, frame: object) -> None:
 
 
 def _exit_words(ended: Result) -> str:
-    return f"it ended with code {ended['code']}" if ended["signal"] is None else f"it was ended by signal {ended['signal']}"
+    return (
+        f"it ended with code {ended['code']}"
+        if ended["signal"] is None
+        else f"it was ended by signal {ended['signal']}"
+    )

@@ -15,14 +15,18 @@ _TO_THE_CHILD = ("interrupt", "message", "close_stdin")
 def answer(runner: "Runner", request: dict[str, object]) -> dict[str, object]:
     """The fields of the answer to one request. Raises Refused with a sentence.
 
-    stop {"grace": seconds, "reason": text}, lease {"seconds"}, status; to the running program's stdin: message {"text"}, interrupt (the text that
-    its step names) and close_stdin.
+    stop {"grace": seconds, "reason": text}, lease {"seconds"}, status; to the running program's stdin:
+    message {"text"}, interrupt (the text that its step names) and close_stdin.
     """
     do = request.get("do")
     if do == "status":
         return _status(runner)
     if do == "stop":
-        runner.end_run("stopped", str(request.get("reason") or "asked to stop")[:1000], _seconds(request, "grace", runner.limits.grace))
+        runner.end_run(
+            "stopped",
+            str(request.get("reason") or "asked to stop")[:1000],
+            _seconds(request, "grace", runner.limits.grace),
+        )
         return {}
     if do == "lease":
         runner.lease_at = monotonic() + _seconds(request, "seconds", runner.limits.lease)
@@ -30,7 +34,9 @@ def answer(runner: "Runner", request: dict[str, object]) -> dict[str, object]:
     if do in _TO_THE_CHILD:
         _to_the_child(runner, str(do), request)
         return {}
-    raise Refused(f"The runner does not know the request {do!r}: it knows stop, lease, status, {', '.join(_TO_THE_CHILD)}.")
+    raise Refused(
+        f"The runner does not know {do!r}. It knows stop, lease, status, {', '.join(_TO_THE_CHILD)}."
+    )
 
 
 def _to_the_child(runner: "Runner", do: str, request: dict[str, object]) -> None:

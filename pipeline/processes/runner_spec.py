@@ -82,13 +82,31 @@ class Limits:
 class Step:
     """One step: a list of file operations (`files`), or a program (`argv`)."""
 
-    __slots__ = ("argv", "cwd", "env", "files", "interrupt", "keep_stdin", "main", "name", "optional", "stdin", "timeout")
+    __slots__ = (
+        "argv",
+        "cwd",
+        "env",
+        "files",
+        "interrupt",
+        "keep_stdin",
+        "main",
+        "name",
+        "optional",
+        "stdin",
+        "timeout",
+    )
 
     def __init__(self, value: object, marker: dict[str, str]) -> None:
         raw = _dict(value, "a step")
         self.name = name = _text(raw.get("name"), "the name of a step")
-        self.files = None if raw.get("files") is None else [_file(op, name) for op in _list(raw["files"], f"{name}.files")]
-        self.argv = [_text(word, f"a word of {name}.argv") for word in _list(raw.get("argv", []), f"{name}.argv")]
+        self.files = (
+            None
+            if raw.get("files") is None
+            else [_file(op, name) for op in _list(raw["files"], f"{name}.files")]
+        )
+        self.argv = [
+            _text(word, f"a word of {name}.argv") for word in _list(raw.get("argv", []), f"{name}.argv")
+        ]
         if bool(self.argv) == (self.files is not None):
             raise _fail(f"step {name} needs either a program or files")
         self.cwd = _text(raw.get("cwd", "/"), f"{name}.cwd")

@@ -1,4 +1,6 @@
-"""How a running step is ended before its time: its own interrupt, then SIGTERM, then SIGKILL, each by the monotonic clock."""
+"""How a running step is ended before its time: its own interrupt, then SIGTERM, then SIGKILL, each by the
+monotonic clock.
+"""
 
 import os
 
@@ -16,12 +18,22 @@ BUBBLEWRAP = "bwrap"
 class Stop:
     """Why and when a step is ended. Times in monotonic seconds.
 
-    `outcome` is what the exit record will say. `whole_run` is false for a step's own time-out, after which an optional step's run goes on.
+    `outcome` is what the exit record will say. `whole_run` is false for a step's own time-out, after which
+    an optional step's run goes on.
     """
 
     __slots__ = ("kill_at", "outcome", "polite", "reason", "term_at", "whole_run")
 
-    def __init__(self, outcome: str, reason: str, now: float, grace: float, *, polite: bool = True, whole_run: bool = True) -> None:
+    def __init__(
+        self,
+        outcome: str,
+        reason: str,
+        now: float,
+        grace: float,
+        *,
+        polite: bool = True,
+        whole_run: bool = True,
+    ) -> None:
         self.outcome = outcome
         self.reason = reason
         self.polite = polite  # the step's interrupt text may be tried first
@@ -38,7 +50,8 @@ class Stop:
 def terminate_tree() -> int:
     """Send SIGTERM to every process below this one; returns to how many.
 
-    Not to bubblewrap itself: it would take the whole sandbox down at once, before the program inside can end by itself (measured).
+    Not to bubblewrap itself: it would take the whole sandbox down at once, before the program inside can
+    end by itself (measured).
     """
     sent = 0
     for one in descendants(os.getpid()):
@@ -48,7 +61,9 @@ def terminate_tree() -> int:
 
 
 def freeze_and_kill(found: "dict[int, Process]", look: "Callable[[], dict[int, Process]]") -> None:
-    """SIGSTOP them all and what they bore meanwhile, then SIGKILL: a process that forks faster than it is killed would outrun a plain kill."""
+    """SIGSTOP them all and what they bore meanwhile, then SIGKILL: a process that forks faster than it is
+    killed would outrun a plain kill.
+    """
     stopped: set[tuple[int, int]] = set()
     for _ in range(50):
         fresh = [one for one in found.values() if (one.pid, one.start_time) not in stopped]

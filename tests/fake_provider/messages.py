@@ -38,14 +38,19 @@ class Request:
         return {tool["name"]: tool.get("input_schema") or {} for tool in offered if tool.get("name")}
 
     def newest(self) -> str:
-        messages = self.body.get("messages") or [""]
-        return json.dumps(messages[-1], ensure_ascii=False)
+        """What came after the model's last answer, as JSON; the client may add messages of its own."""
+        fresh: list[Json] = []
+        for one in reversed(self.body.get("messages") or []):
+            if one.get("role") == "assistant":
+                break
+            fresh.insert(0, one)
+        return json.dumps(fresh, ensure_ascii=False)
 
     def working_directory(self) -> str | None:
         """The directory that the client tells its model it works in; the last one named, after a resume."""
         text = json.dumps(self.body, ensure_ascii=False)
         found = re.findall(r"[Ww]orking directory: (/[^\\\"\n]+)", text)
-        return str(found[-1]).strip() if found else None
+        return str(found[-1]).partition(" (was ")[0].strip() if found else None
 
 
 @dataclass

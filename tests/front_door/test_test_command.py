@@ -1,12 +1,15 @@
 """`./huskies test`: which pytest it calls, and on which Pythons."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from huskies_site.management.commands import test as test_command
+from tests.front_door.doorstep import ROOT
 
 
 def test_one_worker_per_core_unless_the_words_say_otherwise() -> None:
@@ -79,3 +82,25 @@ def test_long_says_so_when_no_newer_python_is_found(
 ) -> None:
     assert test_command.run_long(["--long"]) == 0
     assert "No newer Python (3.12, 3.13, 3.14) was found" in capfd.readouterr().out
+
+
+def test_tests_run_on_a_machine_whose_settings_are_wrong() -> None:
+    wrong = {**os.environ, "HUSKIES_BIND": "nowhere"}
+    result = subprocess.run(
+        [sys.executable, ROOT / "manage.py", "test", "--version"],
+        env=wrong,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("pytest ")
+
+
+def test_a_wrong_setting_is_a_sentence_and_no_traceback() -> None:
+    wrong = {**os.environ, "HUSKIES_BIND": "nowhere"}
+    result = subprocess.run(
+        [sys.executable, ROOT / "manage.py", "check"], env=wrong, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith("huskies: HUSKIES_BIND='nowhere' is not host:port")

@@ -96,7 +96,12 @@ def chore_program(
     step = chores.chore_step(name, request, python=sys.executable)
     surroundings = step["env"] | environment | ({"HUSKIES_CRASH": crash} if crash else {})
     return subprocess.run(
-        step["argv"], input=step["stdin"].encode(), env=surroundings, cwd=step["cwd"], capture_output=True, timeout=60
+        step["argv"],
+        input=step["stdin"].encode(),
+        env=surroundings,
+        cwd=step["cwd"],
+        capture_output=True,
+        timeout=60,
     )
 
 
@@ -127,7 +132,9 @@ class Project:
     def fetch(self, **more: Any) -> dict[str, Any]:
         return chore("fetch", self.towards(**more))
 
-    def copy(self, commit: str | None = None, *, number: int = 1, resume_from: str | None = None) -> Repository:
+    def copy(
+        self, commit: str | None = None, *, number: int = 1, resume_from: str | None = None
+    ) -> Repository:
         place = self.home / "copies" / key()
         steps = copy_steps(
             self.control,

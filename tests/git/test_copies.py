@@ -122,3 +122,12 @@ def test_only_trash_is_deleted(project: Project) -> None:
     with pytest.raises(Refused):
         chore("discard", {"paths": [str(project.control)]})
     assert project.control.exists()
+
+
+def test_repacking_beside_a_copy_loses_nothing_that_it_borrows(project: Project) -> None:
+    tips = [project.work({f"{number}.txt": "x\n"})["tip"] for number in range(3)]
+    copy = project.copy(tips[0])
+    git.delete_ref(project.control, git.list_refs(project.control, "refs/huskies/sessions/").popitem()[0])
+    assert chore("repack", {"control": str(project.control)}) == {"packs": 1}
+    assert all(git.resolve(project.control, tip) == tip for tip in tips)
+    assert copy.git("fsck", "--connectivity-only", "--no-dangling") == ""

@@ -30,11 +30,17 @@ def test_committed_work_comes_in_under_the_sessions_ref(project: Project) -> Non
 def test_uncommitted_work_becomes_the_servers_commit(project: Project, mode: str) -> None:
     copy = project.copy()
     mine = copy.commit({"a.txt": "a\n"})
-    copy.write({"a.txt": "changed\n", "untracked/new.txt": "n\n", "noise.log": "ignored\n", "src/b.txt": None})
+    copy.write(
+        {"a.txt": "changed\n", "untracked/new.txt": "n\n", "noise.log": "ignored\n", "src/b.txt": None}
+    )
     answer = project.intake(copy, mode=mode)
     commit = git.log(project.control, project.fetched["tip"], answer["tip"])[0]
     assert commit.parents == (mine,)
-    assert (commit.author_name, commit.committer_name, commit.subject) == ("coder-1", "huskies", "Work of the session")
+    assert (commit.author_name, commit.committer_name, commit.subject) == (
+        "coder-1",
+        "huskies",
+        "Work of the session",
+    )
     assert answer["files"] == ["a.txt", "src/b.txt", "untracked/new.txt"]
     assert answer["committed_by_server"]
     assert copy.tip("huskies/story-1") == mine
@@ -58,7 +64,9 @@ def test_taking_in_twice_gives_the_same_answer(project: Project) -> None:
     assert {**again, "notes": [], "head": ""} == {**first, "notes": [], "head": ""}
 
 
-@pytest.mark.parametrize("point", ["intake-snapshot-done", "intake-packed", "intake-indexed", "intake-ref-made"])
+@pytest.mark.parametrize(
+    "point", ["intake-snapshot-done", "intake-packed", "intake-indexed", "intake-ref-made"]
+)
 def test_a_kill_at_any_point_is_healed_by_doing_it_again(project: Project, point: str) -> None:
     copy = project.copy()
     copy.commit({"a.txt": "a\n"})
@@ -108,11 +116,13 @@ def test_commits_that_head_does_not_reach_are_kept_apart(project: Project) -> No
     copy.git("checkout", "-q", "-b", "other", "main")
     copy.write({"src/a.txt": "stashed\n"})
     copy.git("stash", "-q")
+    copy.write({"src/a.txt": "stashed again\n"})
+    copy.git("stash", "-q")
     tip = copy.commit({"a.txt": "a\n"})
     answer = project.intake(copy)
     assert answer["tip"] == tip
     assert left in answer["recovered"].values()
-    assert len(answer["recovered"]) == 2
+    assert len(answer["recovered"]) == 3
     for ref, commit in answer["recovered"].items():
         assert git.resolve(project.control, ref) == commit
     assert answer["files"] == ["a.txt"]
@@ -193,9 +203,11 @@ def test_an_embedded_repository_comes_in_as_plain_files(project: Project) -> Non
     copy = project.copy()
     Repository.create(copy.path / "vendor/lib").commit({"lib.txt": "l\n"})
     Repository.create(copy.path / "started").write({"begun.txt": "b\n"})
+    Repository.create(copy.path / "staged").commit({"s.txt": "s\n"})
+    copy.git("add", "staged")
     answer = project.intake(copy)
-    assert answer["files"] == ["started/begun.txt", "vendor/lib/lib.txt"]
-    assert len(answer["notes"]) == 2
+    assert answer["files"] == ["staged/s.txt", "started/begun.txt", "vendor/lib/lib.txt"]
+    assert len(answer["notes"]) == 3
 
 
 def test_a_removed_git_folder_costs_only_its_commits(project: Project) -> None:
@@ -256,9 +268,9 @@ def test_a_full_disk_is_trouble_and_not_a_refusal(project: Project, tmp_path: Pa
     request: dict[str, Any] = project.intake_request(copy)
     wrapper = tmp_path / "bin"
     wrapper.mkdir()
-    real = next(Path(folder) / "git" for folder in os.environ["PATH"].split(":") if (Path(folder) / "git").exists())
     (wrapper / "git").write_text(
-        f'#!/bin/sh\nfor word in "$@"; do [ "$word" = index-pack ] && {{ ulimit -f 100; trap "" XFSZ; }}; done\nexec {real} "$@"\n'
+        '#!/bin/sh\nfor word; do\n[ "$word" = index-pack ] && { ulimit -f 100; trap "" XFSZ; }\ndone\n'
+        f'exec {shutil.which("git")} "$@"\n'
     )
     (wrapper / "git").chmod(0o755)
     done = chore_program("intake", request, PATH=f"{wrapper}:{os.environ['PATH']}")

@@ -13,7 +13,12 @@ from tests.git.repositories import Project, Repository, chore, chore_program, ke
 
 
 def refused(home: Path, source: Path | str, kind: str = "path", **more: Any) -> Refused:
-    request = {"control": str(home / "control" / f"{key()}.git"), "source": str(source), "source_kind": kind, **more}
+    request = {
+        "control": str(home / "control" / f"{key()}.git"),
+        "source": str(source),
+        "source_kind": kind,
+        **more,
+    }
     with pytest.raises(Refused) as error:
         chore("fetch", request)
     assert refusal(error).message.endswith(".")
@@ -21,11 +26,17 @@ def refused(home: Path, source: Path | str, kind: str = "path", **more: Any) -> 
 
 
 def test_a_checked_out_and_dirty_repository_is_registered_untouched(home: Path, alice: Repository) -> None:
-    alice.write({"src/a.txt": "dirty\n", "untracked.txt": "x\n", ".huskies/project.yaml": "gate: make test\n"})
+    alice.write(
+        {"src/a.txt": "dirty\n", "untracked.txt": "x\n", ".huskies/project.yaml": "gate: make test\n"}
+    )
     before = alice.status()
     fetched = Project(home, alice.path).fetched
     assert fetched["tip"] == fetched["base"] == alice.head()
-    assert (fetched["layout"], fetched["base_branch"], fetched["object_format"]) == ("checked_out", "main", "sha1")
+    assert (fetched["layout"], fetched["base_branch"], fetched["object_format"]) == (
+        "checked_out",
+        "main",
+        "sha1",
+    )
     assert fetched["project_file"] is None
     assert alice.status() == before
 
@@ -134,15 +145,28 @@ def test_a_base_that_is_gone_later_is_refused(project: Project, alice: Repositor
     assert refusal(error).kind == "missing_base"
 
 
-def test_a_folder_inside_a_repository_is_refused_with_its_top(home: Path, alice: Repository, bare: Repository) -> None:
-    for inside, top in ((alice.path / "src", alice.path), (alice.path / ".git", alice.path), (bare.path / "refs", bare.path)):
+def test_a_folder_inside_a_repository_is_refused_with_its_top(
+    home: Path, alice: Repository, bare: Repository
+) -> None:
+    for inside, top in (
+        (alice.path / "src", alice.path),
+        (alice.path / ".git", alice.path),
+        (bare.path / "refs", bare.path),
+    ):
         found = refused(home, inside)
         assert (found.kind, found.data["top"]) == ("subfolder", str(top))
 
 
 def test_partial_clones_submodules_and_lfs_are_refused(home: Path, tmp_path: Path, alice: Repository) -> None:
     alice.git("config", "uploadpack.allowFilter", "true")
-    alice.git("clone", "-q", "--filter=blob:none", "--no-checkout", f"file://{alice.path}", str(tmp_path / "partial"))
+    alice.git(
+        "clone",
+        "-q",
+        "--filter=blob:none",
+        "--no-checkout",
+        f"file://{alice.path}",
+        str(tmp_path / "partial"),
+    )
     assert refused(home, tmp_path / "partial").kind == "partial_clone"
     alice.commit({"assets/.gitattributes": "*.bin filter=lfs diff=lfs merge=lfs -text\n"})
     found = refused(home, alice.path)
@@ -196,7 +220,9 @@ def test_a_persons_text_is_a_path_or_a_url(tmp_path: Path) -> None:
     assert kind_of("ext::sh -c x") == "url"
 
 
-def test_hooks_and_settings_of_the_source_start_nothing(home: Path, alice: Repository, tmp_path: Path) -> None:
+def test_hooks_and_settings_of_the_source_start_nothing(
+    home: Path, alice: Repository, tmp_path: Path
+) -> None:
     marker = tmp_path / "ran"
     hook = alice.path / ".git/hooks/reference-transaction"
     hook.parent.mkdir(exist_ok=True)

@@ -1,0 +1,61 @@
+"""Which credential a session logs in with, and why one cannot be used just now."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from django.db.models import Q
+
+from agents.models import Agent, Credential, Session
+from agents.runtimes import base
+from agents.runtimes.base import LaunchRefused
+from agents.sealing import unseal
+from agents.services.credentials import allowed
+from pipeline import events
+
+
+def for_agent(agent: Agent) -> Credential | None:
+    """The credential that the agent's entry names; None when it names none, or one that is not there (see `hindrance`)."""
+    name = agent.entry.get("credential")
+    return Credential.objects.filter(name=name).first() if name else None
+
+
+def hindrance(agent: Agent, now: datetime) -> str:
+    """Why the agent's credential keeps it from starting, "" if it does not."""
+    name = agent.entry.get("credential")
+    if not name:
+        return ""
+    credential = Credential.objects.filter(name=name).first()
+    if credential is None:
+        return f"there is no credential {name!r}; an admin adds it with `credential add {name}` or on the credentials page"
+    if credential.paused_for and (credential.paused_until is None or credential.paused_until > now):
+        return f"credential {name} is paused: {credential.paused_for}"
+    return ""
+
+
+def opened(session: Session) -> base.Credential | None:
+    """The decrypted credential for a launch; raises LaunchRefused when it may not be sent to the agent's base URL."""
+    address = session.entry.get("base_url")
+    credential = session.credential
+    if credential is None:
+        return base.Credential("api_key", "", address) if address else None
+    if not allowed(credential, address):
+        raise LaunchRefused(
+            f"Credential {credential.name} may not be sent to {address or 'the provider'}: it names other addresses. An admin can add this one."
+        )
+    value = unseal(credential.sealed) if credential.sealed else ""
+    return base.Credential(credential.kind, value, address)  # type: ignore[arg-type]
+
+
+def secrets_of(credential: Credential | None) -> list[str]:
+    """What must never be stored or shown of a session's output."""
+    return [unseal(credential.sealed)] if credential is not None and credential.sealed else []
+
+
+def pause(session: Session, reason: str) -> None:
+    """A refused or empty account: nothing more starts with it until an admin changed it."""
+    if session.credential_id is not None:
+        Credential.objects.filter(Q(pk=session.credential_id)).update(
+            paused_for=reason[:500], paused_until=None
+        )
+        events.record(session.project_id, "project", text=f"credential paused: {reason}")

@@ -1,0 +1,427 @@
+"""The life of a session after its claim: launch, following, saving its work, ending.
+
+Each step is a process under a runner with a row of its own, so that any of them may die: the agent (kind `agent`), then the intake of its
+work (kind `intake`), then the outcome in one transaction. Only states.ARROWS are walked, by `walk`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from decimal import Decimal
+from typing import Any
+
+from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
+
+from agents import conf as agents_conf
+from agents.exceptions import MustWait
+from agents.models import Agent, LedgerRow, Session
+from agents.redaction import Redactor
+from agents.runtimes import get_runtime
+from agents.runtimes.base import GitIdentity, Launch, LaunchRefused, Parser
+from agents.services import deciding, logins, prompting
+from agents.states import ARROWS, State
+from pipeline import conf, events, kinds, taskqueue
+from pipeline.exceptions import Refused
+from pipeline.git.control import pin_base
+from pipeline.kinds import NewEvent
+from pipeline.models import Process, Project, Story
+from pipeline.models.process import ProcessState
+from pipeline.processes import confine, copies
+from pipeline.processes.logfile import NOTE, Record
+from pipeline.services import processes, projects
+
+logger = logging.getLogger("huskies.sessions")
+
+
+def walk(session: Session, state: State, **values: Any) -> bool:
+    """Move a session along an arrow, by compare-and-set; False when it is no longer where the arrow begins."""
+    sources = [source for source, targets in ARROWS.items() if state in targets]
+    changed = Session.objects.filter(pk=session.pk, state__in=sources).update(state=state, **values)
+    if changed:
+        session.state = state
+        for name, value in values.items():
+            setattr(session, name, value)
+    return bool(changed)
+
+
+def confinement_for(project: Project) -> str:
+    """The level that a session or gate of the project runs at: the strongest of this host, lower only if an admin allows it. Raises MustWait."""
+    level = confine.level_available()
+    if level.name == "bubblewrap" or projects.unconfined_allowed(project):
+        return level.name
+    raise MustWait(
+        f"agents cannot be confined here: {level.reason} Or an admin allows project {project.name} to run without (edits only)"
+    )
+
+
+def last_saved(story: Story) -> str:
+    """The newest work of the story that a session left, "" if there is none; what the next session begins from."""
+    return story.sessions.exclude(saved="").order_by("-id").values_list("saved", flat=True).first() or ""  # type: ignore[attr-defined]
+
+
+def conversation_to_resume(story: Story, agent: Agent) -> Session | None:
+    """The last session of this agent, with this model, on this story, if its conversation can be gone on with."""
+    last = story.sessions.filter(agent=agent, state=State.ENDED).order_by("-id").first()  # type: ignore[attr-defined]
+    if last is None or last.model != agent.model or last.runtime != agent.runtime:
+        return None
+    told = last.told or {}
+    if (
+        told.get("detail") in ("conversation_missing", "not_begun")
+        or last.started_at is None
+        or told.get("kind") in ("context_full", "config")
+    ):
+        return None
+    return last  # type: ignore[no-any-return]
+
+
+# -- stop ----------------------------------------------------------------------------------------------------------
+
+
+def request_stop(session: Session, *, by: str) -> None:
+    """Write down that it must stop (crash window 26); `carry_out_stop` does it, and the sweep repeats it."""
+    Session.objects.filter(pk=session.pk, stop_requested_at=None).update(
+        stop_requested_at=timezone.now(), stop_requested_by=by
+    )
+    taskqueue.enqueue("agents.tasks.stop", session.pk)
+
+
+def carry_out_stop(session_id: int) -> None:
+    """Ask the runner to stop; a launch that has not happened yet never happens. Idempotent."""
+    session = Session.objects.select_related("process").filter(pk=session_id).first()
+    if (
+        session is None
+        or session.state == State.ENDED
+        or session.stop_requested_at is None
+        or session.process is None
+    ):
+        return
+    if session.process.state == ProcessState.PREPARED:
+        processes.reclaim(session.process, f"it was stopped by {session.stop_requested_by} before it began")
+    elif session.process.state == ProcessState.RUNNING:
+        processes.stop(
+            session.process,
+            grace=agents_conf.STOP_GRACE_SECONDS,
+            reason=f"stopped by {session.stop_requested_by}",
+        )
+
+
+def sweep() -> None:
+    """What a dead task left: stops that were not heard, ends that were not concluded."""
+    for pk in Session.objects.live().exclude(stop_requested_at=None).values_list("pk", flat=True):
+        carry_out_stop(pk)
+
+
+# -- the agent's own process -----------------------------------------------------------------------------------------
+
+
+class AgentHandler(kinds.Handler):
+    def spec(self, process: Process) -> dict[str, Any]:
+        session = Session.objects.select_related("story", "project", "agent", "credential").get(
+            process=process
+        )
+        if session.stop_requested_at is not None:
+            raise Refused(f"It was stopped by {session.stop_requested_by} before it began.")
+        if not walk(session, State.STARTING) and session.state != State.STARTING:
+            raise Refused(f"Session {session.pk} is {session.state}; it is not started again.")
+        try:
+            return agent_spec(session)
+        except LaunchRefused as error:
+            Session.objects.filter(pk=session.pk).update(
+                told={"kind": "config", "reason": str(error), "detail": "not_begun"}
+            )
+            raise Refused(str(error)) from error
+
+    def parser(self, process: Process) -> Parser:
+        session = Session.objects.select_related("credential").get(process=process)
+        redact = Redactor(logins.secrets_of(session.credential)).mask
+        return get_runtime(session.runtime).parser(process.parser_state or None, redact)
+
+    def records(self, process: Process, records: Sequence[Record]) -> list[NewEvent]:
+        parser = self.parser(process)
+        new: list[NewEvent] = []
+        for record in records:
+            if record.stream == NOTE:
+                event = kinds.as_event(record)
+                new += [event] if event else []
+            else:
+                new += [NewEvent(e.kind, e.body, kinds.when(record)) for e in parser.feed(record)]
+        process.parser_state = parser.state()
+        return new
+
+    def started(self, process: Process) -> None:
+        session = Session.objects.select_related("story").get(process=process)
+        if walk(session, State.RUNNING, started_at=timezone.now()):
+            events.record(
+                session.project_id, "session", story=session.story, text=f"session {session.pk} runs"
+            )
+
+    def stored(self, process: Process, new: Sequence[NewEvent], first_seq: int) -> None:
+        book(process, new, first_seq)
+
+    def ended(self, process: Process) -> None:
+        """The child is dead and its log is stored: judge the end, then save its work."""
+        session = Session.objects.select_for_update().select_related("story", "project").get(process=process)
+        if session.state == State.ENDED:
+            return processes.finish(process)
+        told = session.told or judge(session, process, self.parser(process))
+        walk(session, State.STOPPING, told=told)
+        Session.objects.filter(pk=session.pk).update(told=told)
+        session.told = told
+        if conf.copy_path(session.key).exists():
+            session.saving = prepare_intake(session, tries=0)
+            Session.objects.filter(pk=session.pk).update(saving=session.saving)
+            events.record(session.project_id, "session", story=session.story)
+        else:
+            deciding.conclude(session, None)
+        return processes.finish(process)
+
+
+def judge(session: Session, process: Process, parser: Parser) -> dict[str, Any]:
+    """The outcome class of an end, with its reason, as JSON. A stop that was asked for is a stop, however the child took it."""
+    ended = process.exit or {}
+    if ended.get("outcome") == "not_launched":
+        kind = "stopped" if session.stop_requested_at else "not_started"
+        return {"kind": kind, "reason": str(ended.get("reason", "")), "detail": "not_begun", "until": None}
+    lost = process.state == ProcessState.LOST
+    outcome = asdict(parser.outcome(None if lost else ended))
+    if session.stop_requested_at is not None and outcome["kind"] != "done":
+        outcome |= {"kind": "stopped", "reason": f"Stopped by {session.stop_requested_by}."}
+    if not process.main_started and outcome["kind"] not in ("stopped",):
+        step = ended.get("step", "")
+        outcome |= {"detail": "not_begun", "kind": "lost" if lost else "not_started"}
+        outcome["reason"] = (
+            "Its runner died before the agent began."
+            if lost
+            else f"The step {step!r} before the agent failed (exit {ended.get('code')}); see the log."
+        )
+    return outcome
+
+
+def book(process: Process, new: Sequence[NewEvent], first_seq: int) -> None:
+    """Ledger rows for the usage events of a batch, and the session's sums."""
+    rows = []
+    session_id = None
+    for number, event in enumerate(new, first_seq):
+        if event.kind == "ended" and event.body.get("program_cost_usd") is not None:
+            Session.objects.filter(process=process).update(
+                reported_cost_usd=Decimal(str(event.body["program_cost_usd"])).quantize(Decimal("0.000001"))
+            )
+        if event.kind != "usage":
+            continue
+        session_id = session_id or Session.objects.values_list("pk", flat=True).get(process=process)
+        body = event.body
+        rows.append(
+            LedgerRow(
+                session_id=session_id,
+                seq=number,
+                request_id=body.get("request_id", "")[:100],
+                model=body.get("model", "")[:100],
+                at=event.at,
+                input_tokens=body.get("input", 0),
+                output_tokens=body.get("output", 0),
+                cache_read_tokens=body.get("cache_read", 0),
+                cache_write_tokens=body.get("cache_write", 0) + body.get("cache_write_1h", 0),
+                cost_usd=Decimal(body.get("cost_usd", "0")),
+            )
+        )
+    if rows:
+        LedgerRow.objects.bulk_create(rows)
+        sums = {
+            name: F(name) + sum(getattr(row, name) for row in rows)
+            for name in (
+                "input_tokens",
+                "output_tokens",
+                "cache_read_tokens",
+                "cache_write_tokens",
+                "cost_usd",
+            )
+        }
+        Session.objects.filter(pk=session_id).update(**sums)
+
+
+def agent_spec(session: Session) -> dict[str, Any]:
+    """The runner's order for a session: its copy, its components' setup, then the agent, confined."""
+    project, story = session.project, session.story
+    runtime = get_runtime(session.runtime)
+    file = projects.active_file(project)
+    control, copy, own = (
+        conf.control_path(project.key),
+        conf.copy_path(session.key),
+        conf.session_path(session.key),
+    )
+    launch = Launch(
+        session_key=session.key,
+        copy=copy,
+        home=own / "home",
+        tmp=own / "tmp",
+        config=own / "config",
+        prompt="",
+        resume=session.resumed,
+        conversation=session.conversation,
+        model=session.model or None,
+        agent_config=session.entry,
+        level=session.sandbox,
+        credential=logins.opened(session),
+        story_number=story.number,
+        base_branch=project.base_branch,
+        story_text=story.description,
+        git_identity=GitIdentity(f"huskies {session.agent.name}", f"{session.agent.name}@huskies.invalid"),
+    )
+    carried: list[Any] = []
+    if session.resumed:
+        previous = conversation_to_resume(story, session.agent)
+        carried = runtime.carry(conf.session_path(previous.key) / "config", launch) if previous else []
+    warm = bool(carried)
+    prompt = prompting.prompt_for(session, warm=warm, copy=copy, file=file)
+    launch = replace(launch, prompt=prompt, resume=warm)
+    note = (
+        "warm: it goes on with the conversation"
+        if warm
+        else (
+            "cold: the earlier conversation is not on this host"
+            if session.resumed
+            else "cold: a new conversation"
+        )
+    )
+    Session.objects.filter(pk=session.pk).update(prompt=prompt, resumed=warm, resume_note=note)
+    command = runtime.command(launch)
+    pin_base(control, session.key, session.base)
+    hidden, folders = [conf.home()], [own / "home", own / "tmp", own / "config"]
+    place = {
+        "level": session.sandbox,
+        "hidden": hidden,
+        "network": True,
+        "cwd": copy,
+        "writable": [copy, *folders, *command.writable],
+        "readable": [control / "objects", *command.readable],
+    }
+    steps: list[dict[str, Any]] = [
+        {
+            "name": "folders",
+            "files": [["mkdir", str(own)], *([["mkdir", str(f)] for f in folders]), *carried, *command.files],
+        },
+        *copies.copy_steps(
+            control,
+            copy,
+            branch=story.branch,
+            commit=session.base,
+            object_format=project.object_format,
+            resume_from=session.began_at_commit or None,
+            base_branch=project.base_branch,
+        ),
+    ]
+    environment = confine.allowed_environment(own / "home", own / "tmp", {})
+    if session.sandbox == "bubblewrap":  # without confinement nothing of the repository is run
+        steps += projects.setup_steps(file, copy=copy, environment=environment, place=place)
+    steps.append(
+        {
+            "name": "agent",
+            "main": True,
+            "argv": confine.confined(command.argv, **place),
+            "cwd": str(conf.home() if session.sandbox == "bubblewrap" else copy),
+            "env": command.env,
+            "stdin": command.stdin,
+            "keep_stdin": command.keep_stdin,
+            "interrupt": command.interrupt,
+        }
+    )
+    entry = session.entry
+    limits = {
+        "log_bytes": min(file.output_limit, agents_conf.AGENT_LOG_BYTES),
+        "on_cap": "stop",
+        "grace": agents_conf.STOP_GRACE_SECONDS,
+        "silence": entry.get("inactivity_timeout") or 300.0,
+        "wall": entry.get("max_session_time") or agents_conf.SESSION_WALL_SECONDS,
+    }
+    return {
+        "version": 1,
+        "key": session.key,
+        "marker": {"HUSKIES_SESSION": session.key},
+        "steps": steps,
+        "limits": limits,
+    }
+
+
+# -- the intake of its work ------------------------------------------------------------------------------------------
+
+
+def prepare_intake(session: Session, *, tries: int) -> Process:
+    return processes.prepare(
+        "intake",
+        project=session.project,
+        story=session.story,
+        fence=session.fence,
+        request={"session": session.pk, "tries": tries},
+    )
+
+
+class IntakeHandler(kinds.Handler):
+    def spec(self, process: Process) -> dict[str, Any]:
+        session = Session.objects.select_related("story", "project", "agent").get(
+            pk=process.request["session"]
+        )
+        control, copy = conf.control_path(session.project.key), conf.copy_path(session.key)
+        prefix = confine.confined(
+            [],
+            level=session.sandbox,
+            writable=[copy],
+            readable=[control / "objects"],
+            hidden=[conf.home()],
+            network=False,
+            cwd=copy,
+        )
+        by_itself = (session.told or {}).get("kind") in ("done", "turn_limit", "budget")
+        request = {
+            "control": str(control),
+            "copy": str(copy),
+            "branch": session.story.branch,
+            "base": session.base,
+            "key": session.key,
+            "mode": "commit" if by_itself else "save",
+            "confinement": prefix,
+            "strict_objects": session.sandbox != "bubblewrap",
+            "message": f"{session.story.title}\n\nWhat {session.agent.name} left uncommitted in session {session.pk}.",
+            "author": {
+                "name": f"huskies {session.agent.name}",
+                "email": f"{session.agent.name}@huskies.invalid",
+            },
+        }
+        return processes.chore_spec("intake", request, process, timeout=1200)
+
+    def ended(self, process: Process) -> None:
+        session = (
+            Session.objects.select_for_update()
+            .select_related("story", "project", "agent")
+            .get(pk=process.request["session"])
+        )
+        if session.state == State.ENDED:
+            return processes.finish(process)
+        said = kinds.result(process)
+        tries = int(process.request.get("tries", 0)) + 1
+        if "failed" in said and tries < agents_conf.INTAKE_TRIES:
+            again = prepare_intake(session, tries=tries)
+            Session.objects.filter(pk=session.pk).update(saving=again)
+        else:
+            deciding.conclude(session, said)
+        return processes.finish(process)
+
+
+def close(session: Session, *, outcome: str, reason: str, saved: str) -> bool:
+    """The one way to `ended`: outcome, reason and release of the claim in the caller's transaction."""
+    assert transaction.get_connection().in_atomic_block  # noqa: S101
+    done = walk(session, State.ENDED, outcome=outcome, reason=reason, saved=saved, ended_at=timezone.now())
+    if done:
+        logger.info(
+            "Session %s on story %s ended: %s. %s",
+            session.pk,
+            session.story_id,
+            outcome,
+            json.dumps(reason),
+            extra={"action": "session_ended", "session_id": session.pk, "story_id": session.story_id},
+        )
+    return done

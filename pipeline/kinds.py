@@ -1,0 +1,116 @@
+"""Kinds of process register their handler here; the supervisor and the launcher know no story, no gate, no agent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline.models import Process
+from pipeline.processes.logfile import CONTINUED, NOTE, STDERR, STDOUT, Record
+
+LINE_BYTES = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    kind: str
+    body: dict[str, Any]
+    at: datetime
+
+
+class Handler:
+    """What a kind of process does; the defaults keep its lines as events and its last line of stdout for `result`."""
+
+    def spec(self, process: Process) -> dict[str, Any]:
+        """The runner's order. Secrets are resolved here and never stored. May raise Refused: the process ends as not launched."""
+        raise NotImplementedError
+
+    def records(self, process: Process, records: Sequence[Record]) -> list[NewEvent]:
+        """Pure parsing of whole records; may change `process.parser_state` (JSON), which is stored with the offset."""
+        events = []
+        for record in records:
+            if record.stream == STDOUT:
+                keep_last_line(process, record)
+            event = as_event(record)
+            if event:
+                events.append(event)
+        return events
+
+    def stored(self, process: Process, events: Sequence[NewEvent], first_seq: int) -> None:
+        """Inside the batch's transaction, after the events got their numbers: write rows that follow from them."""
+
+    def started(self, process: Process) -> None:
+        """Inside the batch's transaction: the main step has begun."""
+
+    def ended(self, process: Process) -> None:
+        """In a transaction of its own: `process.state` is EXITED or LOST. Idempotent; ends with services.processes.finish(process)."""
+        raise NotImplementedError
+
+
+_handlers: dict[str, Handler] = {}
+
+
+def register(kind: str, handler: Handler) -> None:
+    _handlers[kind] = handler
+
+
+def handler_of(process: Process) -> Handler:
+    return _handlers[process.kind]
+
+
+def when(record: Record) -> datetime:
+    return datetime.fromtimestamp(record.wall_ns / 1e9, tz=UTC)
+
+
+def text_of(data: bytes) -> str:
+    """Any bytes as text that both databases can store: invalid UTF-8 replaced once, NUL shown."""
+    return data.decode("utf-8", "replace").replace("\x00", "\u2400")
+
+
+def as_event(record: Record) -> NewEvent | None:
+    """A record as people read it: a line, or a note of the runner."""
+    if record.stream == NOTE:
+        try:
+            body = json.loads(record.data)
+        except ValueError:
+            body = {"note": "unreadable"}
+        return NewEvent("note", body if isinstance(body, dict) else {"note": "unreadable"}, when(record))
+    body = {
+        "text": text_of(record.data[:LINE_BYTES]),
+        "stream": "stderr" if record.stream == STDERR else "stdout",
+    }
+    if len(record.data) > LINE_BYTES:
+        body["cut"] = len(record.data) - LINE_BYTES
+    return NewEvent("line", body, when(record))
+
+
+def keep_last_line(process: Process, record: Record, limit: int = 2_000_000) -> None:
+    """Chores say their result in their last line; a long line comes as several records."""
+    state = process.parser_state
+    if not state.pop("open", False):
+        state["last"] = ""
+    if len(state.get("last", "")) < limit:
+        state["last"] = state.get("last", "") + record.data.decode("utf-8", "replace")
+    if record.flags & CONTINUED:
+        state["open"] = True
+
+
+def result(process: Process) -> dict[str, Any]:
+    """What a chore said: {"result": {...}}, {"refused": {"kind", "message", ...}}, or {"failed": sentence} when it did not get that far."""
+    ended = process.exit or {}
+    if process.state == "lost" or ended.get("outcome") != "exited" or ended.get("code") != 0:
+        how = ended.get("outcome", "lost")
+        tail = process.parser_state.get("last", "")[-500:]
+        return {
+            "failed": f"The {process.kind} process {process.key} did not finish ({how}, exit {ended.get('code')}). {tail}".strip()
+        }
+    try:
+        said = json.loads(process.parser_state.get("last", ""))
+    except ValueError:
+        said = None
+    if isinstance(said, dict) and ("result" in said or "refused" in said):
+        return said
+    return {"failed": f"The {process.kind} process {process.key} ended without saying a result."}

@@ -1,0 +1,92 @@
+"""The one function that walks the arrows. Nothing else assigns a stage.
+
+A move is a compare-and-set: UPDATE where the stage is still the one we saw. One row changed means we won; none means that someone else
+was first, and the refusal says where the story stands now. Every move leaves a row, and tells whoever listens inside the same transaction.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
+
+from pipeline import signals
+from pipeline.actors import Actor
+from pipeline.exceptions import StaleFence, TransitionRefused
+from pipeline.models import StageChange, Story
+from pipeline.stages import Stage
+from pipeline.transitions import VERBS, Verb
+
+CLEARED_BY_A_PERSON: dict[str, dict[str, Any]] = {
+    "unblock": {"reason": "", "retries": 0, "crashes": 0, "not_before": None},
+    "retry_merge": {"reason": ""},
+    "send_back": {"reason": "", "retries": 0, "crashes": 0},
+    "park": {"reason": "", "needs_approval": ""},
+    "archive": {"needs_approval": ""},
+    "start": {"retries": 0, "crashes": 0, "not_before": None},
+    "reject": {"retries": 0, "crashes": 0},
+    "reopen": {"landed": "", "retries": 0, "crashes": 0, "base": "", "tip": "", "files_approved": ""},
+    "land": {"reason": ""},
+}
+
+
+def move(
+    story: Story,
+    verb_name: str,
+    *,
+    actor: Actor,
+    why: str = "",
+    to: str | None = None,
+    fence: int | None = None,
+    **fields: Any,
+) -> Story:
+    """Walk one arrow; `fields` are set in the same UPDATE. Must run inside a transaction.
+
+    With `fence`, only if the story still carries it (a result of old work changes nothing). A person's move raises the fence.
+    Raises TransitionRefused, StaleFence.
+    """
+    assert transaction.get_connection().in_atomic_block, "a move and its history row are one transaction"  # noqa: S101
+    verb = VERBS[verb_name]
+    seen = story.stage
+    if seen not in verb.sources:
+        raise TransitionRefused(refusal(story, verb))
+    target = to or verb.target or story.blocked_in or Stage.BACKLOG
+    values: dict[str, Any] = {"waiting_for": "", **CLEARED_BY_A_PERSON.get(verb_name, {}), **fields}
+    values |= {
+        "stage": target,
+        "stage_at": timezone.now(),
+        "blocked_in": seen if target == Stage.BLOCKED else "",
+    }
+    if actor.user is not None or verb.stops_work:
+        values["fence"] = F("fence") + 1
+    rows = Story.objects.filter(pk=story.pk, stage=seen)
+    if fence is not None:
+        rows = rows.filter(fence=fence)
+    if rows.update(**values) != 1:
+        story.refresh_from_db()
+        if fence is not None and story.fence != fence and story.stage == seen:
+            raise StaleFence(
+                f"{story.label}: {verb.label.lower()} comes from older work (fence {fence}, now {story.fence}); nothing was changed."
+            )
+        raise TransitionRefused(refusal(story, verb))
+    story.refresh_from_db()
+    StageChange.objects.create(
+        story=story, verb=verb.name, from_stage=seen, to_stage=target, actor=actor.name, why=why
+    )
+    signals.stage_changed.send(sender=Story, story=story, verb=verb, from_stage=seen, actor=actor, why=why)
+    return story
+
+
+def note(story: Story, verb: str, *, actor: Actor, why: str = "") -> None:
+    """A history row for an act that moves nothing: stop, hold, freeze, a session's end."""
+    StageChange.objects.create(
+        story=story, verb=verb, from_stage=story.stage, to_stage=story.stage, actor=actor.name, why=why
+    )
+
+
+def refusal(story: Story, verb: Verb) -> str:
+    sources = ", ".join(Stage(s).label.lower() for s in verb.sources)
+    extra = f" It waits: {story.waiting_for}" if story.waiting_for else ""
+    return f"Story {story.label} cannot {verb.label.lower()}: it is in {story.get_stage_display().lower()}, and this goes from {sources}.{extra}"

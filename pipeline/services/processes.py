@@ -1,0 +1,202 @@
+"""The verbs of a process: prepare, launch, stop, finish.
+
+A process is a row before it is a child: the row is committed with the intent, the queue (or the sweep) launches it, the supervisor follows
+it, its kind's handler says what its end means. Launching twice is harmless: the runner's lock lets one live (rules.md, Launch).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from pipeline import conf, kinds, processes, taskqueue
+from pipeline.exceptions import Refused
+from pipeline.models import Process, Project, Story
+from pipeline.models.process import ProcessState
+from pipeline.processes import control, spawn
+from pipeline.processes.crashpoint import crashpoint
+from pipeline.processes.identity import Identity
+
+logger = logging.getLogger("huskies.processes")
+
+CHORES = Path(processes.__file__).with_name("chores.py")
+
+
+def prepare(
+    kind: str,
+    *,
+    project: Project | None,
+    story: Story | None = None,
+    fence: int = 0,
+    request: dict[str, Any] | None = None,
+) -> Process:
+    """The row of a process that is to run on this host, and the queued task that launches it; inside the caller's transaction."""
+    process = Process.objects.create(
+        key=conf.new_key(),
+        kind=kind,
+        host=conf.host(),
+        project=project,
+        story=story,
+        fence=fence,
+        request=request or {},
+    )
+    taskqueue.enqueue("pipeline.tasks.launch", process.pk)
+    return process
+
+
+def launch(process_id: int) -> bool:
+    """Start the child of a prepared process. Idempotent; returns whether it runs. Never inside a transaction: it forks."""
+    process = Process.objects.select_related("project", "story").get(pk=process_id)
+    if process.state != ProcessState.PREPARED or process.host != conf.host():
+        return False
+    crashpoint("launch-before-spawn")
+    try:
+        spec = kinds.handler_of(process).spec(process)
+        identity = spawn.spawn(conf.runs(), process.key, spec)
+    except (Refused, spawn.SpawnFailed) as error:
+        return _not_launched(process, str(error))
+    crashpoint("launch-after-spawn")
+    adopt(process, identity)
+    ring()
+    return True
+
+
+def adopt(process: Process, identity: Identity) -> bool:
+    """Store who the runner is, by compare-and-set; False when another was first."""
+    return bool(
+        Process.objects.filter(pk=process.pk, state=ProcessState.PREPARED).update(
+            state=ProcessState.RUNNING,
+            pid=identity.pid,
+            start_time=identity.start_time,
+            boot_id=identity.boot_id,
+            started_at=timezone.now(),
+        )
+    )
+
+
+def _not_launched(process: Process, why: str) -> bool:
+    """A spawn that failed: whoever takes the lock first decides whether a runner lives after all."""
+    if reclaim(process, why):
+        return False
+    return True
+
+
+def reclaim(process: Process, why: str = "it was not launched in time") -> bool:
+    """Resolve a prepared process by the files of its run folder (crash windows 5-8): adopt the runner, or end it as not launched.
+
+    Returns whether it was ended. A runner that holds the lock without an identity yet is left alone.
+    """
+    verdict = spawn.give_up(conf.runs(), process.key)
+    identity = spawn.read_identity(conf.runs(), process.key)
+    if verdict in ("alive", "finished"):
+        if identity is not None and adopt(process, identity):
+            ring()
+        return False
+    ended = {
+        "version": 1,
+        "key": process.key,
+        "outcome": "not_launched",
+        "reason": why,
+        "code": None,
+        "signal": None,
+        "log_size": 0,
+    }
+    changed = Process.objects.filter(pk=process.pk, state=ProcessState.PREPARED).update(
+        state=ProcessState.LOST, exit=ended, ended_at=timezone.now()
+    )
+    if changed:
+        logger.warning(
+            "%s process %s was not launched: %s",
+            process.kind,
+            process.key,
+            why,
+            extra={"action": "process_not_launched"},
+        )
+        handle_end(process.pk)
+    return bool(changed)
+
+
+def handle_end(process_id: int) -> None:
+    """Let the kind's handler draw the consequences of an end, once, in one transaction."""
+    with transaction.atomic():
+        process = Process.objects.select_for_update().select_related("project", "story").get(pk=process_id)
+        if process.state not in (ProcessState.EXITED, ProcessState.LOST):
+            return
+        crashpoint("end-before-handler")
+        kinds.handler_of(process).ended(process)
+        crashpoint("end-inside-transaction")
+
+
+def finish(process: Process) -> None:
+    """The last act of a handler: nothing more follows from this process."""
+    Process.objects.filter(pk=process.pk).update(state=ProcessState.HANDLED)
+    process.state = ProcessState.HANDLED
+
+
+def stop(process: Process, *, grace: float = 5.0, reason: str = "") -> bool:
+    """Ask the runner to stop its child. False when it cannot be asked; the sweep asks again while a stop is wanted."""
+    try:
+        answer = control.ask(conf.runs(), process.key, {"do": "stop", "grace": grace, "reason": reason})
+    except control.ControlUnavailable as error:
+        logger.info("%s", error, extra={"action": "stop_not_heard", "process": process.key})
+        return False
+    return bool(answer.get("ok"))
+
+
+def chore_spec(
+    name: str,
+    request: dict[str, Any],
+    process: Process,
+    *,
+    timeout: float = 600,
+    env: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """The order for one of the programs in `pipeline/processes/chores.py`, with its request on stdin."""
+    environment = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "LANG": "C.UTF-8",
+        "HOME": os.environ.get("HOME", "/"),
+    }
+    for passed in ("SSH_AUTH_SOCK", "HUSKIES_CRASH"):
+        if passed in os.environ:
+            environment[passed] = os.environ[passed]
+    step = {
+        "name": name,
+        "argv": [sys.executable, "-I", "-S", str(CHORES), name],
+        "cwd": str(conf.home()),
+        "env": environment | (env or {}),
+        "stdin": json.dumps(request),
+        "main": True,
+        "timeout": timeout,
+    }
+    return {
+        "version": 1,
+        "key": process.key,
+        "marker": {"HUSKIES_SESSION": process.key},
+        "steps": [step],
+        "limits": {"log_bytes": 16_000_000, "on_cap": "keep_ends", "grace": 5.0},
+    }
+
+
+def ring() -> None:
+    """Tell this host's supervisor to look now; if nobody hears it, the next tick does."""
+    try:
+        # A socket address holds 107 bytes; the way through a descriptor is always short enough.
+        folder = os.open(conf.home(), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as bell:
+            bell.sendto(b"!", f"/proc/self/fd/{folder}/bell")
+    except OSError:
+        return
+    finally:
+        os.close(folder)

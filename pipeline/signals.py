@@ -1,0 +1,12 @@
+"""How news travels up to apps that the pipeline has never heard of. All are sent inside the transaction; receivers only write rows."""
+
+from django.dispatch import Signal
+
+stage_changed = Signal()
+"""sender=Story, story, verb: Verb, from_stage, actor, why."""
+work_must_stop = Signal()
+"""sender=Story, story, actor, why: whoever works on the story must stop."""
+gate_verdict = Signal()
+"""sender=GateRun, run: a gate run for coding is over and was not green."""
+project_file_active = Signal()
+"""sender=Project, project, file: this version of the project file holds from now on."""

@@ -1,0 +1,366 @@
+"""The supervisor: one plain loop per host that follows the logs of this host's processes into the database.
+
+It resumes each log at the stored offset, and the offset moves in the same transaction as the rows, by compare-and-set: a second follower
+changes nothing. It notices exits (pidfd), lost runners (the lock is free), launches that nobody finished, and calls the sweeps, all on the
+monotonic clock. A handler that raises ends its own process as "handler failed", never the loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import selectors
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from django.conf import settings
+from django.db import DatabaseError, close_old_connections, transaction
+from django.utils import timezone
+
+from pipeline import conf, events, kinds, sweeps
+from pipeline.models import Host, LogEvent, Process
+from pipeline.models.process import ProcessState
+from pipeline.processes import identity as identities
+from pipeline.processes import logfile, spawn, sweep
+from pipeline.processes.crashpoint import crashpoint
+from pipeline.services import processes
+
+logger = logging.getLogger("huskies.supervisor")
+
+BYTES_PER_TURN = 256 * 1024
+SCAN_SECONDS = 1.0
+LAUNCH_SECONDS = 2.0
+HEARTBEAT_SECONDS = 3.0
+LEASE_SECONDS = 3600.0
+
+
+@dataclass
+class Followed:
+    """One process that is followed: its row, where its log stands, and the descriptor that tells its end."""
+
+    process: Process
+    folder: Path
+    pidfd: int | None = None
+    size: int = 0
+    gone: bool = False
+    checked: float = 0.0
+
+
+@dataclass
+class Supervisor:
+    tick_seconds: float = field(default_factory=lambda: settings.HUSKIES_TICK_MS / 1000)
+    followed: dict[int, Followed] = field(default_factory=dict)
+    stopping: bool = False
+    _due: dict[str, float] = field(default_factory=dict)
+    _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
+    _bell: socket.socket | None = None
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Until `stopping` is set (by a signal handler). Opens the bell, follows, sweeps."""
+        self.open_bell()
+        try:
+            while not self.stopping:
+                self.step()
+                self.wait()
+        finally:
+            self.close()
+
+    def wait(self) -> None:
+        """Sleep until an exit, the bell, or the tick; the tick is long when nothing is followed."""
+        seconds = (
+            self.tick_seconds if self.followed else min(0.5, max(0.0, self._next_due() - time.monotonic()))
+        )
+        for key, _ in self._selector.select(seconds):
+            if key.fileobj is self._bell:
+                with contextlib.suppress(BlockingIOError):
+                    while self._bell and self._bell.recv(16):
+                        pass
+                self._due["scan"] = 0.0
+            else:
+                self.followed[key.data].gone = True
+                self._selector.unregister(key.fileobj)
+
+    def step(self) -> None:
+        """One turn: everything that is due now. The database may be away for a while; then this turn is skipped and said."""
+        now = time.monotonic()
+        try:
+            close_old_connections()
+            if self.due("scan", SCAN_SECONDS, now):
+                self.scan()
+            self.follow()
+            self.look_for_ends()
+            if self.due("launches", LAUNCH_SECONDS, now):
+                self.resolve_launches()
+            if self.due("heartbeat", HEARTBEAT_SECONDS, now):
+                self.heartbeat()
+            for each in sweeps.all_sweeps():
+                if self.due(f"sweep-{each.name}", each.seconds, now):
+                    self.guarded(each.run, f"sweep {each.name}")
+        except DatabaseError:
+            logger.exception(
+                "The supervisor could not use the database; it tries again in a second.",
+                extra={"action": "database_away"},
+            )
+            time.sleep(1)
+
+    def due(self, name: str, seconds: float, now: float) -> bool:
+        if now < self._due.get(name, 0.0):
+            return False
+        self._due[name] = now + seconds
+        return True
+
+    def _next_due(self) -> float:
+        return min(self._due.values(), default=0.0)
+
+    def guarded(self, call: Callable[[], object], what: str) -> bool:
+        """A sweep or handler that raises is logged and never stops the loop."""
+        try:
+            call()
+        except DatabaseError:
+            raise
+        except Exception:
+            logger.exception("The %s failed.", what, extra={"action": "handler_failed"})
+            return False
+        return True
+
+    # -- who is followed -----------------------------------------------------------------------------------------
+
+    def scan(self) -> None:
+        """Take up every running process of this host that is not followed yet; finish what ended while nobody looked."""
+        rows = Process.objects.filter(host=conf.host()).select_related("project", "story")
+        for process in rows.filter(state=ProcessState.RUNNING).exclude(pk__in=list(self.followed)):
+            self.take_up(process)
+        for pk in rows.filter(state__in=[ProcessState.EXITED, ProcessState.LOST]).values_list(
+            "pk", flat=True
+        ):
+            self.end(pk)
+
+    def take_up(self, process: Process) -> None:
+        followed = Followed(process, conf.runs() / process.key)
+        who = identities.Identity(process.pid or 0, process.start_time or 0, process.boot_id)
+        followed.pidfd = identities.open_pidfd(who)
+        if followed.pidfd is None:
+            followed.gone = True
+        else:
+            self._selector.register(followed.pidfd, selectors.EVENT_READ, process.pk)
+        self.followed[process.pk] = followed
+
+    def drop(self, followed: Followed) -> None:
+        self.followed.pop(followed.process.pk, None)
+        if followed.pidfd is not None:
+            with contextlib.suppress(KeyError, ValueError):
+                self._selector.unregister(followed.pidfd)
+            os.close(followed.pidfd)
+
+    # -- logs ----------------------------------------------------------------------------------------------------
+
+    def follow(self) -> None:
+        """Read what is new in every log, and store all of it in one transaction; on an error, each in its own."""
+        batches = [(f, batch) for f in list(self.followed.values()) if (batch := self.read(f))]
+        if not batches:
+            return
+        try:
+            with transaction.atomic():
+                for followed, (records, offset) in batches:
+                    self.store(followed, records, offset)
+                crashpoint("supervisor-in-batch")
+        except Exception:
+            logger.exception(
+                "A batch of several logs failed; each is stored by itself.", extra={"action": "batch_failed"}
+            )
+            for followed, (records, offset) in batches:
+                followed.process.refresh_from_db()
+                self.store_alone(followed, records, offset)
+
+    def read(self, followed: Followed) -> tuple[list[logfile.Record], int] | None:
+        path = followed.folder / "log"
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            return None
+        if size == followed.process.offset:
+            return None
+        try:
+            records, offset = logfile.read_records(path, followed.process.offset, BYTES_PER_TURN)
+        except logfile.LogDamaged as error:
+            logger.error("%s", error, extra={"action": "log_damaged"})
+            followed.process.offset = size
+            return None
+        return (records, offset) if records else None
+
+    def store_alone(self, followed: Followed, records: list[logfile.Record], offset: int) -> None:
+        try:
+            with transaction.atomic():
+                self.store(followed, records, offset)
+        except DatabaseError:
+            raise
+        except Exception:
+            logger.exception(
+                "The log of process %s cannot be understood.",
+                followed.process.key,
+                extra={"action": "handler_failed"},
+            )
+            self.fail(followed.process, "its log could not be understood (handler failed)")
+            self.drop(followed)
+
+    def store(self, followed: Followed, records: list[logfile.Record], offset: int) -> None:
+        """Rows, parser state and offset in one transaction; by compare-and-set on the offset, so that two followers store once."""
+        process = followed.process
+        handler, before, seq = kinds.handler_of(process), process.offset, process.last_seq
+        new = handler.records(process, records)
+        started = not process.main_started and any(
+            e.kind == "note" and e.body.get("note") == "step-start" and e.body.get("main") for e in new
+        )
+        changed = Process.objects.filter(pk=process.pk, offset=before, state=ProcessState.RUNNING).update(
+            offset=offset,
+            parser_state=process.parser_state,
+            last_seq=seq + len(new),
+            main_started=process.main_started or started,
+        )
+        if changed != 1:
+            fresh = Process.objects.filter(pk=process.pk).first()
+            self.drop(followed)
+            raise Overtaken(
+                f"Another supervisor follows process {process.key}; now at {fresh.offset if fresh else 'nothing'}."
+            )
+        LogEvent.objects.bulk_create(
+            [
+                LogEvent(process=process, seq=seq + n, kind=e.kind, body=e.body, at=e.at)
+                for n, e in enumerate(new, 1)
+            ]
+        )
+        process.offset, process.last_seq = offset, seq + len(new)
+        if started:
+            process.main_started = True
+            handler.started(process)
+        handler.stored(process, new, seq + 1)
+        if new:
+            events.nudge(f"process:{process.key}")
+
+    # -- ends ----------------------------------------------------------------------------------------------------
+
+    def look_for_ends(self) -> None:
+        now = time.monotonic()
+        for followed in list(self.followed.values()):
+            if not followed.gone and now >= followed.checked:
+                followed.checked = now + SCAN_SECONDS
+                followed.gone = not spawn.runner_alive(conf.runs(), followed.process.key)
+            if followed.gone:
+                self.ended(followed)
+
+    def ended(self, followed: Followed) -> None:
+        """The runner is dead: its exit record, once its whole log is stored; without one it was lost."""
+        process = followed.process
+        try:
+            said = spawn.read_exit(conf.runs(), process.key)
+        except ValueError:
+            said = None
+        if said is not None and process.offset < int(said.get("log_size", 0)) and self.read(followed):
+            return  # the next turn stores the rest
+        if said is None and self.read(followed):
+            return
+        leftovers: list[int] = []
+        if said is None or not said.get("verified", False):
+            leftovers = sweep.sweep_marked(process.key)
+            if leftovers:
+                logger.error(
+                    "Process %s ended, but %s could not be killed; its slot stays held.",
+                    process.key,
+                    leftovers,
+                    extra={"action": "stop_not_verified"},
+                )
+                return  # tried again each turn: a terminal state is never a lie
+        state = ProcessState.EXITED if said is not None else ProcessState.LOST
+        said = said or {
+            "version": 1,
+            "key": process.key,
+            "outcome": "lost",
+            "code": None,
+            "signal": None,
+            "log_size": process.offset,
+        }
+        with transaction.atomic():
+            if Process.objects.filter(pk=process.pk, state=ProcessState.RUNNING).update(
+                state=state, exit=said, ended_at=timezone.now()
+            ):
+                if state == ProcessState.LOST:
+                    self.cut_here(process)
+        self.drop(followed)
+        crashpoint("exit-recorded")
+        self.end(process.pk)
+
+    def cut_here(self, process: Process) -> None:
+        """A killed runner leaves a mark where its log was cut."""
+        LogEvent.objects.create(
+            process=process,
+            seq=process.last_seq + 1,
+            kind="cut",
+            at=timezone.now(),
+            body={
+                "text": "Cut here: the process that kept this log was killed. What it had not written yet is lost."
+            },
+        )
+        Process.objects.filter(pk=process.pk).update(last_seq=process.last_seq + 1)
+        events.nudge(f"process:{process.key}")
+
+    def end(self, process_id: int) -> None:
+        if not self.guarded(lambda: processes.handle_end(process_id), f"handler of process {process_id}"):
+            self._due.setdefault("scan", 0.0)
+
+    def fail(self, process: Process, why: str) -> None:
+        processes.stop(process, grace=1.0, reason=why)
+
+    # -- what nobody finished --------------------------------------------------------------------------------------
+
+    def resolve_launches(self) -> None:
+        """Prepared processes that are older than two seconds: launch them, or resolve what a dead launcher left (windows 4-8)."""
+        old = timezone.now() - timedelta(seconds=LAUNCH_SECONDS)
+        for process in Process.objects.filter(
+            host=conf.host(), state=ProcessState.PREPARED, created_at__lt=old
+        ):
+            if (conf.runs() / process.key).exists():
+                self.guarded(lambda p=process: processes.reclaim(p), f"launch of process {process.key}")  # type: ignore[misc]
+            else:
+                self.guarded(lambda p=process: processes.launch(p.pk), f"launch of process {process.key}")  # type: ignore[misc]
+
+    def heartbeat(self) -> None:
+        Host.objects.update_or_create(
+            name=conf.host(),
+            defaults={
+                "seen_at": timezone.now(),
+                "boot_id": identities.boot_id(),
+                "supervisor_pid": os.getpid(),
+            },
+        )
+
+    # -- the bell --------------------------------------------------------------------------------------------------
+
+    def open_bell(self) -> None:
+        folder = os.open(conf.home(), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                (conf.home() / "bell").unlink()
+            self._bell = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            self._bell.bind(f"/proc/self/fd/{folder}/bell")
+        finally:
+            os.close(folder)
+        self._selector.register(self._bell, selectors.EVENT_READ)
+
+    def close(self) -> None:
+        for followed in list(self.followed.values()):
+            self.drop(followed)
+        if self._bell is not None:
+            self._selector.unregister(self._bell)
+            self._bell.close()
+        self._selector.close()
+
+
+class Overtaken(Exception):
+    """Another supervisor follows this process."""
