@@ -38,6 +38,11 @@ def session_path(key: str) -> Path:
     return home() / "sessions" / key
 
 
+def hidden() -> list[Path]:
+    """What no agent and no gate may read: the data folder, and the settings file beside the code."""
+    return [home(), Path(settings.BASE_DIR) / ".env"]
+
+
 def new_key() -> str:
     """Twenty hex digits from the system's randomness: run folders, copies and refs carry these, never an id (rules.md)."""
     return secrets.token_hex(10)

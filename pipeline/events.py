@@ -16,9 +16,8 @@ CHANNEL = "huskies"
 
 def record(project_id: int, kind: str, *, story: Story | None = None, text: str = "") -> int:
     """Write one event; returns its number. Call it at the end of the transaction: it locks the project's counter."""
-    assert transaction.get_connection().in_atomic_block, (
-        "an event stands in the transaction that made it true"
-    )  # noqa: S101
+    if not transaction.get_connection().in_atomic_block:
+        raise transaction.TransactionManagementError("An event stands in the transaction that made it true.")
     if not EventCounter.objects.filter(pk=project_id).update(number=F("number") + 1):
         EventCounter.objects.get_or_create(pk=project_id)
         EventCounter.objects.filter(pk=project_id).update(number=F("number") + 1)

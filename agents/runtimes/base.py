@@ -171,12 +171,18 @@ class Parser(Protocol):
 
 
 class Runtime(Protocol):
-    """One agent program. `label` says honestly what it is; it is shown wherever the agent is."""
+    """One agent program.
+
+    `label` says honestly what it is; it is shown wherever the agent is. `keys` are the keys of an agent's
+    entry that only this runtime has a use for.
+    """
 
     @property
     def name(self) -> str: ...
     @property
     def label(self) -> str: ...
+    @property
+    def keys(self) -> tuple[str, ...]: ...
     def command(self, launch: Launch) -> Command: ...
     def carry(self, previous: Path, launch: Launch) -> list[FileOp]:
         """File operations that bring a conversation from the config folder of an earlier session.

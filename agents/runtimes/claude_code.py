@@ -9,6 +9,7 @@ Without bubblewrap the program may edit files in its working directory and nothi
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import importlib.util
 import os
@@ -46,6 +47,7 @@ _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/\[\]-]{0,99}")
 class ClaudeCode:
     name = "claude-code"
     label = "Claude Code (Anthropic's agent program)"
+    keys: tuple[str, ...] = ()
 
     def command(self, launch: Launch) -> Command:
         """The program's command line; raises `LaunchRefused` for what it cannot be given."""
@@ -63,7 +65,7 @@ class ClaudeCode:
             # No settings of the project's: they could run hooks and send the key elsewhere.
             "--setting-sources=",
             f"--permission-mode={'bypassPermissions' if free else 'acceptEdits'}",
-            f"--tools={','.join(_tools(launch.agent_config, FREE_TOOLS if free else EDIT_TOOLS))}",
+            *_tools(launch.agent_config, FREE_TOOLS if free else EDIT_TOOLS),
             f"--model={_model(launch)}",
             f"--{'resume' if launch.resume else 'session-id'}={_conversation(launch)}",
             *_limits(launch.agent_config),
@@ -225,13 +227,26 @@ def _model(launch: Launch) -> str:
 
 
 def _tools(config: Mapping[str, Any], offered: tuple[str, ...]) -> list[str]:
-    allowed, refused = config.get("allowed_tools"), config.get("disallowed_tools") or ()
-    kept = [tool for tool in offered if (not allowed or tool in allowed) and tool not in refused]
+    """The options that say which tools there are: only whole ones can be allowed, rules can only forbid."""
+    allowed = [str(one) for one in config.get("allowed_tools") or ()]
+    refused = [str(one) for one in config.get("disallowed_tools") or ()]
+    rules = [one for one in refused if "(" in one]
+    for one in allowed:
+        if "(" in one:
+            raise LaunchRefused(
+                f"allowed_tools cannot hold {one!r}: Claude Code is offered whole tools here. "
+                "Name the tool, and forbid what it must not do in disallowed_tools."
+            )
+    kept = [tool for tool in offered if (not allowed or _named(tool, allowed)) and not _named(tool, refused)]
     if not kept:
         raise LaunchRefused(
             f"The agent's allowed_tools and disallowed_tools leave none of {', '.join(offered)}. Allow one."
         )
-    return kept
+    return [f"--tools={','.join(kept)}", *([f"--disallowedTools={','.join(rules)}"] if rules else [])]
+
+
+def _named(tool: str, names: list[str]) -> bool:
+    return any(fnmatch.fnmatchcase(tool, name) for name in names)
 
 
 def _limits(config: Mapping[str, Any]) -> list[str]:

@@ -162,6 +162,7 @@ def find_script(story_text: str) -> str | None:
 class Scripted:
     name = "scripted"
     label = LABEL
+    keys: tuple[str, ...] = ("script",)
 
     def command(self, launch: Launch) -> Command:
         """The stand-in's command line; raises `ScriptError` for a script that it cannot play."""

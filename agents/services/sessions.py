@@ -23,7 +23,7 @@ from agents.models import Agent, LedgerRow, Session
 from agents.redaction import Redactor
 from agents.runtimes import get_runtime
 from agents.runtimes.base import GitIdentity, Launch, LaunchRefused, Parser
-from agents.services import deciding, logins, prompting
+from agents.services import deciding, logins, prompting, saving
 from agents.states import ARROWS, State
 from pipeline import conf, events, kinds, taskqueue
 from pipeline.exceptions import Refused
@@ -173,7 +173,7 @@ class AgentHandler(kinds.Handler):
         Session.objects.filter(pk=session.pk).update(told=told)
         session.told = told
         if conf.copy_path(session.key).exists():
-            session.saving = prepare_intake(session, tries=0)
+            session.saving = saving.prepare_intake(session, tries=0)
             Session.objects.filter(pk=session.pk).update(saving=session.saving)
             events.record(session.project_id, "session", story=session.story)
         else:
@@ -207,9 +207,9 @@ def book(process: Process, new: Sequence[NewEvent], first_seq: int) -> None:
     rows = []
     session_id = None
     for number, event in enumerate(new, first_seq):
-        if event.kind == "ended" and event.body.get("program_cost_usd") is not None:
+        if event.kind == "ended" and event.body.get("program_run_cost_usd") is not None:
             Session.objects.filter(process=process).update(
-                reported_cost_usd=Decimal(str(event.body["program_cost_usd"])).quantize(Decimal("0.000001"))
+                reported_cost_usd=Decimal(str(event.body["program_run_cost_usd"])).quantize(Decimal("0.000001"))
             )
         if event.kind != "usage":
             continue
@@ -225,7 +225,7 @@ def book(process: Process, new: Sequence[NewEvent], first_seq: int) -> None:
                 input_tokens=body.get("input", 0),
                 output_tokens=body.get("output", 0),
                 cache_read_tokens=body.get("cache_read", 0),
-                cache_write_tokens=body.get("cache_write", 0) + body.get("cache_write_1h", 0),
+                cache_write_tokens=body.get("cache_write", 0),
                 cost_usd=Decimal(body.get("cost_usd", "0")),
             )
         )
@@ -291,7 +291,7 @@ def agent_spec(session: Session) -> dict[str, Any]:
     Session.objects.filter(pk=session.pk).update(prompt=prompt, resumed=warm, resume_note=note)
     command = runtime.command(launch)
     pin_base(control, session.key, session.base)
-    hidden, folders = [conf.home()], [own / "home", own / "tmp", own / "config"]
+    hidden, folders = conf.hidden(), [own / "home", own / "tmp", own / "config"]
     place = {
         "level": session.sandbox,
         "hidden": hidden,
@@ -345,70 +345,6 @@ def agent_spec(session: Session) -> dict[str, Any]:
         "steps": steps,
         "limits": limits,
     }
-
-
-# -- the intake of its work ------------------------------------------------------------------------------------------
-
-
-def prepare_intake(session: Session, *, tries: int) -> Process:
-    return processes.prepare(
-        "intake",
-        project=session.project,
-        story=session.story,
-        fence=session.fence,
-        request={"session": session.pk, "tries": tries},
-    )
-
-
-class IntakeHandler(kinds.Handler):
-    def spec(self, process: Process) -> dict[str, Any]:
-        session = Session.objects.select_related("story", "project", "agent").get(
-            pk=process.request["session"]
-        )
-        control, copy = conf.control_path(session.project.key), conf.copy_path(session.key)
-        prefix = confine.confined(
-            [],
-            level=session.sandbox,
-            writable=[copy],
-            readable=[control / "objects"],
-            hidden=[conf.home()],
-            network=False,
-            cwd=copy,
-        )
-        by_itself = (session.told or {}).get("kind") in ("done", "turn_limit", "budget")
-        request = {
-            "control": str(control),
-            "copy": str(copy),
-            "branch": session.story.branch,
-            "base": session.base,
-            "key": session.key,
-            "mode": "commit" if by_itself else "save",
-            "confinement": prefix,
-            "strict_objects": session.sandbox != "bubblewrap",
-            "message": f"{session.story.title}\n\nWhat {session.agent.name} left uncommitted in session {session.pk}.",
-            "author": {
-                "name": f"huskies {session.agent.name}",
-                "email": f"{session.agent.name}@huskies.invalid",
-            },
-        }
-        return processes.chore_spec("intake", request, process, timeout=1200)
-
-    def ended(self, process: Process) -> None:
-        session = (
-            Session.objects.select_for_update()
-            .select_related("story", "project", "agent")
-            .get(pk=process.request["session"])
-        )
-        if session.state == State.ENDED:
-            return processes.finish(process)
-        said = kinds.result(process)
-        tries = int(process.request.get("tries", 0)) + 1
-        if "failed" in said and tries < agents_conf.INTAKE_TRIES:
-            again = prepare_intake(session, tries=tries)
-            Session.objects.filter(pk=session.pk).update(saving=again)
-        else:
-            deciding.conclude(session, said)
-        return processes.finish(process)
 
 
 def close(session: Session, *, outcome: str, reason: str, saved: str) -> bool:

@@ -12,6 +12,7 @@ import posixpath
 import shlex
 from collections.abc import Iterable
 
+from pipeline.projectfile.fields import Command
 from pipeline.projectfile.schema import Gate, ProjectFile
 
 CONFIG_FOLDER = ".huskies/"
@@ -69,7 +70,7 @@ def touched(file: ProjectFile, changed: Iterable[str]) -> list[str]:
 
 
 def _named(gate: Gate) -> set[str]:
-    words = _words(" ".join(gate.command) if isinstance(gate.command, tuple) else gate.command)
+    words = _words(gate.command)
     folders, paths = [""], set()
     previous = ""
     for word in words:
@@ -88,17 +89,21 @@ def _named(gate: Gate) -> set[str]:
     return {posixpath.normpath(posixpath.join(folder, path)) for folder in folders for path in paths}
 
 
-def _words(command: str, depth: int = 3) -> list[str]:
-    """The shell's words without operators; a quoted command inside (`sh -c "…"`) is taken apart as well."""
-    lexer = shlex.shlex(command, posix=True, punctuation_chars=True)
+def _words(command: Command, depth: int = 3) -> list[str]:
+    """The command's words without operators; a command inside a word (`sh -c "…"`) is taken apart as well."""
+    words = list(command) if isinstance(command, tuple) else _split(command)
+    inner = [part for word in words if depth and len(word.split()) > 1 for part in _words(word, depth - 1)]
+    return words + inner
+
+
+def _split(line: str) -> list[str]:
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
     lexer.commenters = ""
     try:
-        words = list(lexer)
+        return list(lexer)
     except ValueError:  # an open quote: the shell will refuse the command, its words still name files
-        words = command.split()
-    inner = [part for word in words if depth and len(word.split()) > 1 for part in _words(word, depth - 1)]
-    return words + inner
+        return line.split()
 
 
 def _path(word: str) -> str | None:
@@ -113,4 +118,4 @@ def _path(word: str) -> str | None:
         return None
     path = posixpath.normpath(word)
     inside = path != "." and ".." not in path.split("/") and path.strip("./")
-    return path if inside and not any(character.isspace() for character in path) else None
+    return path if inside and path.isprintable() else None

@@ -17,8 +17,7 @@ from pipeline.processes import chores
 HOSTILE = [
     "-x", "--upload-pack=touch ran", "-", "", "a\0b", "a\nb", "a\rb", "a..b", "a b", "a~1", "a^", "a:b", "a?",
     "a*", "a[", "a\\b", "a@{0}", "@", "HEAD", "refs/heads/x", ".a", "a.", "a/.b", "a.lock", "a.lock/b",
-    "/a", "a/", "a//b", 
-    "a/-x", "x" * 300, "a\x7f", "a\u202eb", "\ud800",
+    "/a", "a/", "a//b", "a/-x", "x" * 300, "a\x7f", "a\u202eb", "\ud800",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Real runners in a folder of the test's own, and how a test waits for them: on descriptors, with a deadline."""
+"""Real runners in a folder of the test's own, and how a test waits for them: with a deadline."""
 
 import json
 import os
@@ -95,7 +95,8 @@ class Run:
         return ask(self.runs, self.key, {"do": do, **fields})
 
     def records(self) -> list[Record]:
-        found, offset = [], 0
+        found: list[Record] = []
+        offset = 0
         while True:
             some, offset = read_records(self.folder / "log", offset, 1 << 20)
             if not some:

@@ -52,7 +52,7 @@ def test_status_tells_where_the_run_stands(run: Run) -> None:
     status = run.ask("status")
     assert status["ok"] is True
     assert (status["step"], status["main_started"], status["stopping"]) == ("agent", True, None)
-    assert os.readlink(f"/proc/{status['child_pid']}/exe") == os.path.realpath(sys.executable)
+    assert Path(f"/proc/{status['child_pid']}/exe").samefile(sys.executable)
     assert status["log_size"] == (run.folder / "log").stat().st_size
     assert 86_300 < status["lease"] <= 86_400
 

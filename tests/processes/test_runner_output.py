@@ -2,6 +2,7 @@
 
 import resource
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -13,8 +14,8 @@ MIB = 1 << 20
 
 
 def high_water_kb(pid: int) -> int:
-    with open(f"/proc/{pid}/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
 
 
 def test_each_line_is_one_record_with_its_stream_and_times(finished: Start) -> None:
@@ -78,7 +79,8 @@ def test_endless_output_ends_the_run_at_the_cap(finished: Start) -> None:
     assert record["outcome"] == "output_limit"
     assert record["reason"] == "it wrote more than 300000 bytes"
     assert record["dropped"] > 0
-    assert 290_000 < sum(record.end > 0 for record in run.records()) * 25 and record["log_size"] < 310_000
+    assert run.output()[-1] == b"y"
+    assert 299_000 < record["log_size"] < 301_000
 
 
 def test_a_gate_keeps_head_and_tail_of_its_output(finished: Start) -> None:
@@ -105,7 +107,7 @@ def test_output_under_the_cap_is_not_cut(finished: Start) -> None:
 
 
 def test_a_full_disk_loses_output_but_not_the_child(started: Start) -> None:
-    """The limit on file sizes stands in for a full disk: the same failed and half-done writes, undone at will."""
+    """The limit on file sizes stands in for a full disk: writes fail or are cut short, and it can be lifted."""
     source = """
 import os
 def say(count):

@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -144,7 +145,7 @@ def test_a_step_after_the_agent_that_fails_is_named(finished: Start) -> None:
     ],
 )
 def test_a_program_that_cannot_start_is_named_with_the_reason(
-    finished: Start, fields: dict[str, object], reason: str
+    finished: Start, fields: dict[str, Any], reason: str
 ) -> None:
     record = finished(shell("true", **fields)).finish()
     assert (record["outcome"], record["step"], record["main_started"]) == ("spawn_failed", "agent", False)

@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,10 +24,10 @@ print('ready', flush=True)
 while True: time.sleep(60)
 """
 POLITE = """
-import signal, sys, time
+import os, signal, time
 def end(*_):
-    print('bye', flush=True)
-    sys.exit(4)
+    os.write(1, b'bye\\n')  # print may be at work already
+    os._exit(4)
 signal.signal(signal.SIGTERM, end)
 print('ready', flush=True)
 while True: time.sleep(60)
@@ -111,7 +112,7 @@ def test_stop_ends_hidden_processes_too(started: Start, script: str) -> None:
 
 
 def test_a_process_outside_the_tree_is_found_by_its_marker(started: Start, prepared: Start) -> None:
-    """As when another program of the host started it for the agent: no descendant, but its environment tells."""
+    """As when another program of the host started it for the agent: only its environment tells."""
     other = started(program("import os; os.read(0, 1)", keep_stdin=True))
     run = prepared(program(POLITE))
     # A second runner's child that carries the first one's mark.
@@ -139,8 +140,17 @@ def test_output_of_a_grandchild_is_read_for_a_moment_only(finished: Start) -> No
 
 
 def test_a_fork_bomb_is_outrun(started: Start) -> None:
-    bomb = "import os, time\nprint('ready', flush=True)\nfor _ in range(6): os.fork()\nwhile True:\n  if os.fork() == 0: os.fork()\n  time.sleep(0.05)"
-    run = started(program(bomb), nproc=None)
+    bomb = """
+import os, time
+os.write(1, b'ready\\n')
+for _ in range(6):
+    os.fork()
+while True:
+    if os.fork() == 0:
+        os.fork()
+    time.sleep(0.05)
+"""
+    run = started(program(bomb))
     run.wait_line(b"ready")
     run.ask("stop", grace=0)
     assert run.finish()["verified"] is True
@@ -164,7 +174,7 @@ def test_stop_during_an_optional_step_ends_the_run(started: Start) -> None:
     assert run.output() == [b"ready"]
 
 
-def test_stop_is_heard_during_a_file_step(started: Start, tmp_path: Any) -> None:
+def test_stop_is_heard_during_a_file_step(started: Start, tmp_path: Path) -> None:
     big = tmp_path / "big"
     big.touch()
     os.truncate(big, 64 << 20)
@@ -296,13 +306,12 @@ def test_an_idle_runner_uses_no_processor_time(started: Start) -> None:
     pid = run.ask("status")["pid"]
 
     def ticks() -> int:
-        with open(f"/proc/{pid}/stat") as stat:
-            fields = stat.read().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return int(fields[11]) + int(fields[12])
 
     def switches() -> int:
-        with open(f"/proc/{pid}/status") as status:
-            return sum(int(line.split()[1]) for line in status if "ctxt_switches" in line)
+        status = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return sum(int(line.split()[1]) for line in status if "ctxt_switches" in line)
 
     before, switched = ticks(), switches()
     began = time.monotonic()

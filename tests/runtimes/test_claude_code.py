@@ -87,6 +87,11 @@ def test_limits_and_tools_come_from_the_agents_entry(stand_in: Path, make_launch
     given = options(RUNTIME.command(make_launch(agent_config=config)))
     assert (given["max-turns"], given["max-budget-usd"], given["tools"]) == ("9", "1.50", "Read,Edit")
     assert (given["model"], options(RUNTIME.command(make_launch()))["model"]) == ("opus", "sonnet")
+    config = {"disallowed_tools": ["Bash(rm:*)", "W*"]}
+    given = options(RUNTIME.command(make_launch(level="bubblewrap", agent_config=config)))
+    assert (given["tools"], given["disallowedTools"]) == ("Bash,Read,Edit,Glob,Grep", "Bash(rm:*)")
+    with pytest.raises(LaunchRefused, match="whole tools"):
+        RUNTIME.command(make_launch(agent_config={"allowed_tools": ["Bash(git:*)"]}))
     with pytest.raises(LaunchRefused, match="leave none"):
         RUNTIME.command(make_launch(agent_config={"allowed_tools": ["Telephone"]}))
 
@@ -271,6 +276,15 @@ def test_the_real_programs_failures_have_their_names(
     with FakeProvider([turn | {"repeat": 9}]) as fake:
         _, outcome = play(make_launch(agent_config=agent(fake)), fake)
     assert outcome.kind == kind
+
+
+@pytest.mark.needs_claude
+@pytest.mark.needs_bubblewrap
+def test_a_forbidden_command_is_denied_where_the_agent_is_free(real: None, make_launch: MakeLaunch) -> None:
+    with FakeProvider([{"run": "git status"}, {"run": "echo fine"}, "Done."]) as fake:
+        config = agent(fake, disallowed_tools=["Bash(git:*)"])
+        events, _ = play(make_launch(level="bubblewrap", agent_config=config), fake)
+    assert [body["error"] for body in bodies(events, "tool_end")] == [True, False]
 
 
 @pytest.mark.needs_claude

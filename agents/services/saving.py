@@ -1,0 +1,78 @@
+"""Saving a session's work: the intake of its commits, and of what it left uncommitted, into the control repository.
+
+It is a process of its own, after the agent's is verified dead: confined like the session, since the copy is hostile (rules.md, Git).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agents import conf as agents_conf
+from agents.models import Session
+from agents.services import deciding
+from agents.states import State
+from pipeline import conf, kinds
+from pipeline.models import Process
+from pipeline.processes import confine
+from pipeline.services import processes
+
+
+def prepare_intake(session: Session, *, tries: int) -> Process:
+    return processes.prepare(
+        "intake",
+        project=session.project,
+        story=session.story,
+        fence=session.fence,
+        request={"session": session.pk, "tries": tries},
+    )
+
+
+class IntakeHandler(kinds.Handler):
+    def spec(self, process: Process) -> dict[str, Any]:
+        session = Session.objects.select_related("story", "project", "agent").get(
+            pk=process.request["session"]
+        )
+        control, copy = conf.control_path(session.project.key), conf.copy_path(session.key)
+        prefix = confine.confined(
+            [],
+            level=session.sandbox,
+            writable=[copy],
+            readable=[control / "objects"],
+            hidden=conf.hidden(),
+            network=False,
+            cwd=copy,
+        )
+        by_itself = (session.told or {}).get("kind") in ("done", "turn_limit", "budget")
+        request = {
+            "control": str(control),
+            "copy": str(copy),
+            "branch": session.story.branch,
+            "base": session.base,
+            "key": session.key,
+            "mode": "commit" if by_itself else "save",
+            "confinement": prefix,
+            "strict_objects": session.sandbox != "bubblewrap",
+            "message": f"{session.story.title}\n\nWhat {session.agent.name} left uncommitted in session {session.pk}.",
+            "author": {
+                "name": f"huskies {session.agent.name}",
+                "email": f"{session.agent.name}@huskies.invalid",
+            },
+        }
+        return processes.chore_spec("intake", request, process, timeout=1200)
+
+    def ended(self, process: Process) -> None:
+        session = (
+            Session.objects.select_for_update()
+            .select_related("story", "project", "agent")
+            .get(pk=process.request["session"])
+        )
+        if session.state == State.ENDED:
+            return processes.finish(process)
+        said = kinds.result(process)
+        tries = int(process.request.get("tries", 0)) + 1
+        if "failed" in said and tries < agents_conf.INTAKE_TRIES:
+            again = prepare_intake(session, tries=tries)
+            Session.objects.filter(pk=session.pk).update(saving=again)
+        else:
+            deciding.conclude(session, said)
+        return processes.finish(process)

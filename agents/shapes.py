@@ -1,0 +1,82 @@
+"""How sessions, agents and credentials look as JSON, and what a story's shape says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from django.db.models import Sum
+
+from agents.models import Agent, Credential, Session
+from agents.states import State
+from pipeline import shapes
+from pipeline.models import LogEvent, Story
+
+
+def register() -> None:
+    if work_of not in shapes.enrichers:
+        shapes.enrichers.append(work_of)
+
+
+def work_of(stories: Sequence[Story]) -> dict[int, dict[str, Any]]:
+    """For each story: `agent` and `session` of the live session, else of the last one; `cost_usd` of all together."""
+    found: dict[int, dict[str, Any]] = {}
+    rows = Session.objects.filter(story__in=[row.pk for row in stories])
+    for session in rows.select_related("agent").only("story_id", "state", "agent__name").order_by("id"):
+        told = found.setdefault(session.story_id, {"live": False})
+        live = session.state != State.ENDED
+        if live or not told["live"]:
+            told |= {"agent": session.agent.name, "session": session.pk, "live": live}
+    for story_id, cost in rows.order_by().values_list("story").annotate(cost=Sum("cost_usd")).values_list("story", "cost"):
+        found[story_id]["cost_usd"] = shapes.money(cost)
+    for told in found.values():
+        del told["live"]
+    return found
+
+
+def session(row: Session) -> dict[str, Any]:
+    """Times in ISO 8601 (UTC) or null; `tokens` of all kinds together; `story` as PROJECT/N."""
+    return {
+        "id": row.pk,
+        "story": row.story.label,
+        "agent": row.agent.name,
+        "role": row.role,
+        "state": row.state,
+        "outcome": row.outcome or None,
+        "reason": row.reason or None,
+        "fence": row.fence,
+        "conversation": row.conversation,
+        "sandbox": row.sandbox or None,
+        "tokens": row.tokens,
+        "cost_usd": shapes.money(row.cost_usd),
+        "started": row.started_at.isoformat() if row.started_at else None,
+        "ended": row.ended_at.isoformat() if row.ended_at else None,
+    }
+
+
+def agents(rows: Iterable[Agent]) -> list[dict[str, Any]]:
+    """`state`: free, working, paused or gone (no longer in the project file); `story`: what it works on, or null."""
+    rows = list(rows)
+    live = Session.objects.live().filter(agent__in=[row.pk for row in rows]).select_related("story__project")
+    work = {each.agent_id: each.story.label for each in live}
+    return [
+        {
+            "name": row.name,
+            "project": row.project.name,
+            "role": row.role,
+            "runtime": row.runtime,
+            "model": row.model or None,
+            "state": "working" if row.pk in work else "paused" if row.paused_for else "free" if row.configured else "gone",
+            "story": work.get(row.pk),
+        }
+        for row in rows
+    ]
+
+
+def credential(row: Credential) -> dict[str, Any]:
+    """Never the value."""
+    return {"name": row.name, "kind": row.kind, "base_urls": row.base_urls, "paused_for": row.paused_for or None}
+
+
+def log_event(row: LogEvent) -> dict[str, Any]:
+    return {"seq": row.seq, "kind": row.kind, "body": row.body, "at": row.at.isoformat()}

@@ -1,0 +1,40 @@
+"""One of several real processes that race. Reads its orders as JSON from argv; begins when a line comes on stdin; prints JSON."""
+
+import json
+import os
+import sys
+
+
+def main() -> None:
+    orders = json.loads(sys.argv[1])
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "huskies_site.settings")
+    import django
+
+    django.setup()
+    from agents.services import pool
+    from pipeline.actors import Actor
+    from pipeline.exceptions import Refused
+    from pipeline.models import Story
+    from pipeline.services.stories import perform
+
+    granted, waits, refused, errors = [], 0, 0, []
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for pk in orders["stories"]:
+        story = Story.objects.get(pk=pk)
+        try:
+            if orders["verb"] == "start":
+                started = pool.start_story(story, actor=Actor(orders["name"]))
+                granted.append(started.session.pk) if started.session else None
+                waits += started.session is None
+            else:
+                perform(story, orders["verb"], actor=Actor(orders["name"]), why="race")
+                granted.append(pk)
+        except Refused:
+            refused += 1
+        except Exception as error:
+            errors.append(repr(error))
+    print(json.dumps({"granted": granted, "waits": waits, "refused": refused, "errors": errors}), flush=True)
+
+
+main()
