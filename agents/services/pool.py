@@ -51,7 +51,7 @@ def start_story(story: Story, *, actor: Actor, agent_name: str | None = None) ->
         _agent_named(story.project, agent_name)
     with transaction.atomic():
         Capacity.lock()
-        story = Story.objects.select_for_update().select_related("project").get(pk=story.pk)
+        story = Story.objects.select_for_update(of=("self",)).select_related("project").get(pk=story.pk)
         _refuse_worked(story)
         held = story.held_for
         if story.stage == Stage.CODING:
@@ -264,7 +264,7 @@ def auto_assign(project_id: int) -> int:
         with transaction.atomic():
             Capacity.lock()
             fresh = (
-                Story.objects.select_for_update()
+                Story.objects.select_for_update(of=("self",))
                 .select_related("project")
                 .filter(pk=story.pk)
                 .waiting_for_a_coder()
@@ -294,7 +294,7 @@ def stop_story(story: Story, *, actor: Actor, why: str = "") -> None:
     """Stop what runs on the story and hold it until someone starts it. The state changes once the end is verified. Raises NothingRunning."""
     check_may(actor, "story.stop", story.project)
     with transaction.atomic():
-        story = Story.objects.select_for_update().select_related("project").get(pk=story.pk)
+        story = Story.objects.select_for_update(of=("self",)).select_related("project").get(pk=story.pk)
         live = list(story.sessions.live())  # type: ignore[attr-defined]
         gating = gates.live_run(story)
         if not live and gating is None:

@@ -62,7 +62,7 @@ class IntakeHandler(kinds.Handler):
 
     def ended(self, process: Process) -> None:
         session = (
-            Session.objects.select_for_update()
+            Session.objects.select_for_update(of=("self",))
             .select_related("story", "project", "agent")
             .get(pk=process.request["session"])
         )

@@ -165,7 +165,7 @@ class AgentHandler(kinds.Handler):
 
     def ended(self, process: Process) -> None:
         """The child is dead and its log is stored: judge the end, then save its work."""
-        session = Session.objects.select_for_update().select_related("story", "project").get(process=process)
+        session = Session.objects.select_for_update(of=("self",)).select_related("story", "project").get(process=process)
         if session.state == State.ENDED:
             return processes.finish(process)
         told = session.told or judge(session, process, self.parser(process))
@@ -191,6 +191,8 @@ def judge(session: Session, process: Process, parser: Parser) -> dict[str, Any]:
     outcome = asdict(parser.outcome(None if lost else ended))
     if session.stop_requested_at is not None and outcome["kind"] != "done":
         outcome |= {"kind": "stopped", "reason": f"Stopped by {session.stop_requested_by}."}
+    elif outcome["kind"] == "stopped":  # nobody of ours asked: the host is going down
+        outcome |= {"kind": "lost", "reason": "It was stopped from outside the server, as when the host shuts down."}
     if not process.main_started and outcome["kind"] not in ("stopped",):
         step = ended.get("step", "")
         outcome |= {"detail": "not_begun", "kind": "lost" if lost else "not_started"}

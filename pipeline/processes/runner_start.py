@@ -78,9 +78,7 @@ def main(folder: str) -> None:
     except (CannotBegin, SpecError) as refusal:
         _report({"ready": False, "error": str(refusal)})
     except OSError as error:
-        sentence = (
-            f"The runner could not begin in {folder}: {error.strerror} ({error.filename or '-'})."
-        )
+        sentence = f"The runner could not begin in {folder}: {error.strerror} ({error.filename or '-'})."
         _report({"ready": False, "error": sentence})
     except BaseException as error:
         _report({"ready": False, "error": f"The runner failed: {error!r}."})

@@ -6,28 +6,23 @@ it, its kind's handler says what its end means. Launching twice is harmless: the
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import socket
-import sys
-from pathlib import Path
 from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
 
-from pipeline import conf, kinds, processes, taskqueue
+from pipeline import conf, kinds, taskqueue
 from pipeline.exceptions import Refused
 from pipeline.models import Process, Project, Story
 from pipeline.models.process import ProcessState
-from pipeline.processes import control, spawn
+from pipeline.processes import chores, control, spawn
 from pipeline.processes.crashpoint import crashpoint
 from pipeline.processes.identity import Identity
 
 logger = logging.getLogger("huskies.processes")
-
-CHORES = Path(processes.__file__).with_name("chores.py")
 
 
 def prepare(
@@ -127,7 +122,7 @@ def reclaim(process: Process, why: str = "it was not launched in time") -> bool:
 def handle_end(process_id: int) -> None:
     """Let the kind's handler draw the consequences of an end, once, in one transaction."""
     with transaction.atomic():
-        process = Process.objects.select_for_update().select_related("project", "story").get(pk=process_id)
+        process = Process.objects.select_for_update(of=("self",)).select_related("project", "story").get(pk=process_id)
         if process.state not in (ProcessState.EXITED, ProcessState.LOST):
             return
         crashpoint("end-before-handler")
@@ -152,36 +147,14 @@ def stop(process: Process, *, grace: float = 5.0, reason: str = "") -> bool:
 
 
 def chore_spec(
-    name: str,
-    request: dict[str, Any],
-    process: Process,
-    *,
-    timeout: float = 600,
-    env: dict[str, str] | None = None,
+    name: str, request: dict[str, Any], process: Process, *, timeout: float = 600
 ) -> dict[str, Any]:
-    """The order for one of the programs in `pipeline/processes/chores.py`, with its request on stdin."""
-    environment = {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "LANG": "C.UTF-8",
-        "HOME": os.environ.get("HOME", "/"),
-    }
-    for passed in ("SSH_AUTH_SOCK", "HUSKIES_CRASH"):
-        if passed in os.environ:
-            environment[passed] = os.environ[passed]
-    step = {
-        "name": name,
-        "argv": [sys.executable, "-I", "-S", str(CHORES), name],
-        "cwd": str(conf.home()),
-        "env": environment | (env or {}),
-        "stdin": json.dumps(request),
-        "main": True,
-        "timeout": timeout,
-    }
+    """The order for one of the programs of `pipeline/processes/chores.py`, with its request on stdin."""
     return {
         "version": 1,
         "key": process.key,
         "marker": {"HUSKIES_SESSION": process.key},
-        "steps": [step],
+        "steps": [chores.chore_step(name, request, timeout=timeout)],
         "limits": {"log_bytes": 16_000_000, "on_cap": "keep_ends", "grace": 5.0},
     }
 

@@ -132,7 +132,7 @@ def perform(story: Story, verb_name: str, *, actor: Actor, why: str = "") -> Sto
     why = why.strip()
     special = {"freeze": _freeze, "unfreeze": _unfreeze, "hold": _hold, "approve_files": _approve_files}
     with transaction.atomic():
-        story = Story.objects.select_for_update().select_related("project").get(pk=story.pk)
+        story = Story.objects.select_for_update(of=("self",)).select_related("project").get(pk=story.pk)
         if verb_name in special:
             check_may(
                 actor, "story.freeze" if verb_name == "unfreeze" else f"story.{verb_name}", story.project

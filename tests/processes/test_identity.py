@@ -1,25 +1,37 @@
 """A process is told from every other that ever had its pid."""
 
 import os
+import secrets
 import select
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from pipeline.processes.identity import Identity, boot_id, is_alive, marked_processes, open_pidfd, send_signal
 from pipeline.processes.sweep import sweep_marked
 
+KEY = secrets.token_hex(10)  # of this run of the suite: another may be running on this host
+
+
+@contextmanager
+def killed_at_the_end(argv: list[str], **options: Any) -> Iterator["subprocess.Popen[bytes]"]:
+    with subprocess.Popen(argv, **options) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
+
 
 @pytest.fixture
 def child() -> Iterator["subprocess.Popen[bytes]"]:
-    with subprocess.Popen(
-        ["sleep", "600"], env={"HUSKIES_SESSION": "f" * 20, "PATH": os.environ["PATH"]}
-    ) as child:
+    env = {"HUSKIES_SESSION": KEY, "PATH": os.environ["PATH"]}
+    with killed_at_the_end(["sleep", "600"], env=env) as child:
         yield child
-        child.kill()
 
 
 def identity_of(child: "subprocess.Popen[bytes]") -> Identity:
@@ -73,37 +85,32 @@ def test_a_zombie_is_dead(child: "subprocess.Popen[bytes]") -> None:
 
 def test_a_name_with_parentheses_and_spaces_does_not_confuse() -> None:
     source = "import sys; open('/proc/self/comm', 'w').write(') R 1 (x'); print(flush=True); sys.stdin.read()"
-    with subprocess.Popen(
-        [sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as child:
+    argv = [sys.executable, "-c", source]
+    with killed_at_the_end(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         child.stdout.readline()
         assert is_alive(identity_of(child))
-        child.kill()
 
 
 def test_marked_processes_are_found_by_name_and_value(child: "subprocess.Popen[bytes]") -> None:
-    assert [(one.pid, one.value) for one in marked_processes("HUSKIES_SESSION", "f" * 20)] == [
-        (child.pid, "f" * 20)
-    ]
+    assert [(one.pid, one.value) for one in marked_processes("HUSKIES_SESSION", KEY)] == [(child.pid, KEY)]
     assert child.pid in [one.pid for one in marked_processes("HUSKIES_SESSION")]
-    assert marked_processes("HUSKIES_SESSION", "f" * 19) == []
-    assert marked_processes("USKIES_SESSION", "f" * 20) == []
+    assert marked_processes("HUSKIES_SESSION", KEY[:-1]) == []
+    assert marked_processes("USKIES_SESSION", KEY) == []
 
 
 def test_a_marker_behind_a_large_environment_is_found() -> None:
-    env = {f"PAD{i:03}": "x" * 100_000 for i in range(15)} | {"ZMARK": "here"}
-    with subprocess.Popen(["sleep", "600"], env={"PATH": os.environ["PATH"], **env}) as child:
-        assert [one.pid for one in marked_processes("ZMARK", "here")] == [child.pid]
-        child.kill()
+    env = {f"PAD{i:03}": "x" * 100_000 for i in range(15)} | {"ZMARK": KEY}
+    with killed_at_the_end(["sleep", "600"], env={"PATH": os.environ["PATH"], **env}) as child:
+        assert [one.pid for one in marked_processes("ZMARK", KEY)] == [child.pid]
 
 
 def test_a_sweep_kills_a_stopped_and_stubborn_process(child: "subprocess.Popen[bytes]") -> None:
     child.send_signal(signal.SIGSTOP)
-    assert sweep_marked("f" * 20) == []
+    assert sweep_marked(KEY) == []
     assert child.wait() == -signal.SIGKILL
 
 
 def test_a_sweep_of_an_unused_key_touches_nothing(child: "subprocess.Popen[bytes]") -> None:
-    assert sweep_marked("e" * 20) == []
+    assert sweep_marked(KEY[::-1] + "0") == []
     assert child.poll() is None

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-
 from agents import shapes
 from agents.models import Session
 from agents.states import State

@@ -1,0 +1,36 @@
+"""Kind `fetch`: look at a project's own repository."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline import kinds
+from pipeline.exceptions import Refused
+from pipeline.handlers.chore import order
+from pipeline.models import Process, Project
+from pipeline.services import landing, merges, processes, projects
+
+TIMEOUT = 3600.0  # seconds; a first fetch of a large repository over a slow line
+
+
+class FetchHandler(kinds.Handler):
+    def spec(self, process: Process) -> dict[str, Any]:
+        project = process.project
+        if project is None:
+            raise Refused("The project of this fetch is gone.")
+        request = projects.towards(project) | {"base_branch": project.base_branch or None}
+        if project.tip:
+            request["object_format"] = project.object_format
+        return order(process, "fetch", request, timeout=TIMEOUT)
+
+    def ended(self, process: Process) -> None:
+        project = Project.objects.select_for_update().filter(pk=process.project_id or 0).first()
+        if project is None:
+            processes.finish(process)
+            return
+        answer = kinds.result(process)
+        processes.finish(process)
+        projects.fetched(project, process, answer)
+        if "result" in answer:
+            landing.heal(project, project.tip)
+            merges.advance(project.pk)

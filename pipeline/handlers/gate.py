@@ -1,0 +1,141 @@
+"""Kind `gate`: run the project's gate on a clean copy of a committed tree, confined, without any credential."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline import conf, kinds
+from pipeline.exceptions import Refused
+from pipeline.gates import Judgement, judge, tail
+from pipeline.gates.verdict import GATE_STEP
+from pipeline.git.control import pin_base
+from pipeline.models import GateRun, LogEvent, Process
+from pipeline.models.gate import GateState, Verdict
+from pipeline.models.process import ProcessState
+from pipeline.processes import confine
+from pipeline.processes.copies import CHECKOUT_TIMEOUT, copy_steps
+from pipeline.projectfile import ProjectFile
+from pipeline.services import gates, processes, projectfiles
+
+LOG_BYTES = 10_000_000  # the first and the last half are kept
+OPEN_FILES = 8192
+PROCESSES = 8192  # of the user on this host, not of the gate alone: a stop for fork bombs, no budget
+LAST_EVENTS = 4000
+
+
+class GateHandler(kinds.Handler):
+    def spec(self, process: Process) -> dict[str, Any]:
+        run = run_of(process)
+        if run is None or run.state == GateState.OVER or run.reason:
+            raise Refused("Its gate run is over or was cancelled.")
+        project = run.story.project
+        file = projectfiles.active_file(project)
+        level = confine.level_available()
+        if file.gate is None:
+            raise Refused(f"Project {project.name} has no gate any more.")
+        if level.name == "none" and not projectfiles.unconfined_allowed(project):
+            raise Refused(f"A gate cannot be confined on this host: {level.reason}")
+        control = conf.control_path(project.key)
+        pin_base(control, process.key, run.commit)
+        return {
+            "version": 1,
+            "key": process.key,
+            "marker": {"HUSKIES_SESSION": process.key},
+            "steps": steps(process.key, run, file, control=control, level=level.name),
+            "limits": {
+                "log_bytes": min(file.gate.output_limit, LOG_BYTES),
+                "on_cap": "keep_ends",
+                "grace": 5.0,
+                "wall": min(sum(timeouts(file).values()) + 2 * CHECKOUT_TIMEOUT, 2_000_000.0),
+                "nofile": OPEN_FILES,
+                "nproc": PROCESSES,
+            },
+        }
+
+    def stored(self, process: Process, events: Sequence[kinds.NewEvent], first_seq: int) -> None:
+        if first_seq == 1 and events:
+            gates.began(process)
+
+    def ended(self, process: Process) -> None:
+        run, lost = run_of(process, locked=True), process.state == ProcessState.LOST
+        processes.finish(process)
+        processes.prepare("discard", project=process.project, request={"copy": process.key, "private": True})
+        if run is None or run.state == GateState.OVER:
+            return
+        if run.reason:  # written by `cancel`, and now its process is verified dead
+            gates.conclude(run, Verdict.SKIPPED, run.reason, output_of(process))
+            return
+        file = projectfiles.active_file(run.story.project)
+        said: Judgement = judge(process.exit, lost=lost, timeouts=timeouts(file))
+        if said.kind == "again":
+            gates.try_again(run, said.reason)
+        else:
+            verdict = Verdict.PASSED if said.kind == "passed" else Verdict.FAILED
+            gates.conclude(run, verdict, said.reason, output_of(process))
+
+
+def run_of(process: Process, *, locked: bool = False) -> GateRun | None:
+    """The gate run that a process works for; None when another process does, or it is gone."""
+    rows = GateRun.objects.select_related("story__project").filter(
+        pk=process.request.get("gate_run"), process=process
+    )
+    return (rows.select_for_update(of=("self",)) if locked else rows).first()
+
+
+def steps(key: str, run: GateRun, file: ProjectFile, *, control: Path, level: str) -> list[dict[str, Any]]:
+    """The copy from the control repository (never from an agent's copy), the components' setup, then the gate."""
+    if file.gate is None:
+        return []
+    copy, own = conf.copy_path(key), conf.session_path(key)
+    home, tmp = own / "home", own / "tmp"
+    place: dict[str, Any] = {
+        "level": level,
+        "writable": [copy, home, tmp],
+        "readable": [control / "objects"],
+        "hidden": [conf.home()],
+        "network": True,
+        "cwd": copy,
+    }
+    environment = confine.allowed_environment(home, tmp, {"CI": "true"})
+    return [
+        {"name": "folders", "files": [["mkdir", str(home)], ["mkdir", str(tmp)]]},
+        *copy_steps(
+            control, copy, branch=None, commit=run.commit, object_format=run.story.project.object_format
+        ),
+        *projectfiles.setup_steps(file, copy=copy, environment=environment, place=place),
+        {
+            "name": GATE_STEP,
+            "main": True,
+            "argv": confine.confined(file.gate.argv, **place),
+            "cwd": str(copy),
+            "env": {**environment, **file.gate.env},
+            "timeout": file.gate.timeout.total_seconds(),
+        },
+    ]
+
+
+def timeouts(file: ProjectFile) -> dict[str, float]:
+    """Seconds by step name, of the steps that are the project's own."""
+    named = {
+        f"setup of {component.name}, command {number}": (
+            component.timeout or file.setup_timeout
+        ).total_seconds()
+        for component in file.components
+        for number, _ in enumerate(component.setup, 1)
+    }
+    if file.gate is not None:
+        named[GATE_STEP] = file.gate.timeout.total_seconds()
+    return named
+
+
+def output_of(process: Process) -> str:
+    """The end of what the gate printed, stdout and stderr as they came."""
+
+    def newest_first() -> Iterator[str]:
+        rows = LogEvent.objects.filter(process=process, kind="line").order_by("-seq")[:LAST_EVENTS]
+        for event in rows.iterator(chunk_size=200):
+            yield str(event.body.get("text", ""))
+
+    return tail(newest_first())
