@@ -10,3 +10,5 @@ STOP_GRACE_SECONDS = 5.0
 SESSION_WALL_SECONDS = 6 * 3600.0
 AGENT_LOG_BYTES = 50_000_000
 INTAKE_TRIES = 3
+NOT_BEGUN_CAP = 5
+"""Starts in a row that failed before the agent began, before the story is blocked."""

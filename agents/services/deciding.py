@@ -6,6 +6,7 @@ and server faults charge nothing (issue: Rate limits; agent-runtimes.md 10).
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -136,7 +137,7 @@ def carry_out(story: Story, session: Session, decision: Decision, work: dict[str
         else:
             moves.note(story, "session_ended", actor=SERVER, why=why)
     elif decision.next == "again":
-        moves.note(story, "session_ended", actor=SERVER, why=why)
+        not_begun(story, decision.reason, why)
     elif decision.next == "wait":
         rows.update(
             **_goes_on(story, decision.reason),
@@ -151,6 +152,18 @@ def carry_out(story: Story, session: Session, decision: Decision, work: dict[str
         if (session.told or {}).get("kind") in ("auth", "billing"):
             logins.pause(session, decision.reason)
         block(story, decision.reason)
+
+
+def not_begun(story: Story, reason: str, why: str) -> None:
+    """A session that ended before its agent began charges nothing; it is tried again at once, then ever later, then people are asked."""
+    last = story.sessions.order_by("-id").values_list("outcome", flat=True)[: agents_conf.NOT_BEGUN_CAP]  # type: ignore[attr-defined]
+    times = len(list(itertools.takewhile(lambda outcome: outcome == "not_started", last)))
+    if times >= agents_conf.NOT_BEGUN_CAP:
+        block(story, f"The agent could not be started {times} times: {reason} Mend that, then unblock it.")
+        return
+    wait = timedelta(seconds=0 if times < 2 else 2**times)
+    Story.objects.filter(pk=story.pk).update(not_before=timezone.now() + wait, waiting_for=f"The last start failed: {reason}")
+    moves.note(story, "session_ended", actor=SERVER, why=why)
 
 
 def _goes_on(story: Story, cause: str) -> dict[str, str]:

@@ -145,11 +145,11 @@ class AgentHandler(kinds.Handler):
         parser = self.parser(process)
         new: list[NewEvent] = []
         for record in records:
-            if record.stream == NOTE:
-                event = kinds.as_event(record)
-                new += [event] if event else []
-            else:
-                new += [NewEvent(e.kind, e.body, kinds.when(record)) for e in parser.feed(record)]
+            found = [NewEvent(e.kind, e.body, kinds.when(record)) for e in parser.feed(record)]
+            if record.stream == NOTE and not any(e.kind == "note" for e in found):
+                note = kinds.as_event(record)
+                found += [note] if note else []
+            new += found
         process.parser_state = parser.state()
         return new
 
@@ -305,7 +305,7 @@ def agent_spec(session: Session) -> dict[str, Any]:
     steps: list[dict[str, Any]] = [
         {
             "name": "folders",
-            "files": [["mkdir", str(own)], *([["mkdir", str(f)] for f in folders]), *carried, *command.files],
+            "files": [["mkdir", str(copy.parent)], ["mkdir", str(own)], *([["mkdir", str(f)] for f in folders]), *carried, *command.files],
         },
         *copies.copy_steps(
             control,

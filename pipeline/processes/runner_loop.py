@@ -170,7 +170,7 @@ class Runner:
         self._enforce()
         if self.stop is not None:
             return self._stopped(self.stop)
-        self.log.note("step-start", step=step.name)
+        self.log.note("step-start", step=step.name, main=step.main)
         self.log.flush()
         result = self._run_program(step) if step.files is None else self._run_files(step)
         self.log.note("step-end", step=step.name, **result)
