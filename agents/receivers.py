@@ -42,7 +42,7 @@ def sync_agents(sender: Any, *, project: Project, file: ProjectFile, **_: Any) -
 
 
 def stop_work(sender: Any, *, story: Story, actor: Any, why: str, **_: Any) -> None:
-    for session in story.sessions.live():  # type: ignore[attr-defined]
+    for session in story.sessions.live():
         sessions.request_stop(session, by=actor.name)
 
 

@@ -81,11 +81,15 @@ def _box(*, make: bool) -> MultiFernet:
     with contextlib.suppress(FileNotFoundError):
         lines = path.read_text(encoding="ascii").split()
     if not lines:
-        raise SealBroken(f"A credential cannot be opened: its key file {path} is missing. Put it back, or add the credential again.")
+        raise SealBroken(
+            f"A credential cannot be opened: its key file {path} is missing. Put it back, or add the credential again."
+        )
     try:
         return MultiFernet([Fernet(_stretched(base64.b64decode(line, validate=True))) for line in lines])
     except ValueError as error:
-        raise SealBroken(f"A credential cannot be opened: its key file {path} is damaged. Put it back from a backup.") from error
+        raise SealBroken(
+            f"A credential cannot be opened: its key file {path} is damaged. Put it back from a backup."
+        ) from error
 
 
 def _stretched(key: bytes) -> bytes:

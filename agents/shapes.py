@@ -27,7 +27,9 @@ def work_of(stories: Sequence[Story]) -> dict[int, dict[str, Any]]:
         live = session.state != State.ENDED
         if live or not told["live"]:
             told |= {"agent": session.agent.name, "session": session.pk, "live": live}
-    for story_id, cost in rows.order_by().values_list("story").annotate(cost=Sum("cost_usd")).values_list("story", "cost"):
+    for story_id, cost in (
+        rows.order_by().values_list("story").annotate(cost=Sum("cost_usd")).values_list("story", "cost")
+    ):
         found[story_id]["cost_usd"] = shapes.money(cost)
     for told in found.values():
         del told["live"]
@@ -66,7 +68,13 @@ def agents(rows: Iterable[Agent]) -> list[dict[str, Any]]:
             "role": row.role,
             "runtime": row.runtime,
             "model": row.model or None,
-            "state": "working" if row.pk in work else "paused" if row.paused_for else "free" if row.configured else "gone",
+            "state": "working"
+            if row.pk in work
+            else "paused"
+            if row.paused_for
+            else "free"
+            if row.configured
+            else "gone",
             "story": work.get(row.pk),
         }
         for row in rows
@@ -75,7 +83,12 @@ def agents(rows: Iterable[Agent]) -> list[dict[str, Any]]:
 
 def credential(row: Credential) -> dict[str, Any]:
     """Never the value."""
-    return {"name": row.name, "kind": row.kind, "base_urls": row.base_urls, "paused_for": row.paused_for or None}
+    return {
+        "name": row.name,
+        "kind": row.kind,
+        "base_urls": row.base_urls,
+        "paused_for": row.paused_for or None,
+    }
 
 
 def log_event(row: LogEvent) -> dict[str, Any]:

@@ -18,7 +18,7 @@ LOOK_SECONDS = 0.005
 CHANNEL = "huskies_queue"
 
 
-class WakingBroker(ORM):
+class WakingBroker(ORM):  # type: ignore[misc]
     _seen: Any = None
     _listening: Any = None
 

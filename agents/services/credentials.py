@@ -23,7 +23,13 @@ DEFAULT_PORTS = {"https": 443, "http": 80}
 
 
 def add_credential(
-    name: str, *, kind: str = "api_key", value: str = "", base_urls: Sequence[str] = (), actor: Actor, replace: bool = False
+    name: str,
+    *,
+    kind: str = "api_key",
+    value: str = "",
+    base_urls: Sequence[str] = (),
+    actor: Actor,
+    replace: bool = False,
 ) -> Credential:
     """Store a credential, sealed. `base_urls`: where it may be sent; none = the provider's own address only.
 
@@ -34,14 +40,22 @@ def add_credential(
     addresses = [checked_address(url) for url in base_urls if url.strip()]
     if kind == CredentialKind.HOST_LOGIN:
         if value or addresses:
-            raise BadInput("The host's own log-in has no value and no address of its own: the agent program keeps both.")
+            raise BadInput(
+                "The host's own log-in has no value and no address of its own: the agent program keeps both."
+            )
     elif kind not in CredentialKind.values:
-        raise BadInput(f"{kind!r} is no kind of credential; the kinds are {', '.join(CredentialKind.values)}.")
+        raise BadInput(
+            f"{kind!r} is no kind of credential; the kinds are {', '.join(CredentialKind.values)}."
+        )
     elif not value:
         raise BadInput(f"Credential {name} was given no value; it is read from standard input.")
     elif len(value) > VALUE_AT_MOST or not value.isascii() or not value.isprintable() or " " in value:
-        raise BadInput(f"The value given for credential {name} is no key or token: those are one word of plain ASCII.")
-    row = Credential(name=name, kind=kind, sealed=seal(value) if value else "", base_urls=list(dict.fromkeys(addresses)))
+        raise BadInput(
+            f"The value given for credential {name} is no key or token: those are one word of plain ASCII."
+        )
+    row = Credential(
+        name=name, kind=kind, sealed=seal(value) if value else "", base_urls=list(dict.fromkeys(addresses))
+    )
     try:
         row.full_clean(validate_unique=False)
     except ValidationError as error:
@@ -71,7 +85,9 @@ def origin(url: str) -> str:
     if ":" in host:
         host = f"[{host}]"
     port = parts.port
-    return f"{parts.scheme}://{host}" + (f":{port}" if port and port != DEFAULT_PORTS.get(parts.scheme) else "")
+    return f"{parts.scheme}://{host}" + (
+        f":{port}" if port and port != DEFAULT_PORTS.get(parts.scheme) else ""
+    )
 
 
 def allowed(credential: Credential, base_url: str | None) -> bool:

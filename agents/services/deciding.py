@@ -156,13 +156,15 @@ def carry_out(story: Story, session: Session, decision: Decision, work: dict[str
 
 def not_begun(story: Story, reason: str, why: str) -> None:
     """A session that ended before its agent began charges nothing; it is tried again at once, then ever later, then people are asked."""
-    last = story.sessions.order_by("-id").values_list("outcome", flat=True)[: agents_conf.NOT_BEGUN_CAP]  # type: ignore[attr-defined]
+    last = story.sessions.order_by("-id").values_list("outcome", flat=True)[: agents_conf.NOT_BEGUN_CAP]
     times = len(list(itertools.takewhile(lambda outcome: outcome == "not_started", last)))
     if times >= agents_conf.NOT_BEGUN_CAP:
         block(story, f"The agent could not be started {times} times: {reason} Mend that, then unblock it.")
         return
     wait = timedelta(seconds=0 if times < 2 else 2**times)
-    Story.objects.filter(pk=story.pk).update(not_before=timezone.now() + wait, waiting_for=f"The last start failed: {reason}")
+    Story.objects.filter(pk=story.pk).update(
+        not_before=timezone.now() + wait, waiting_for=f"The last start failed: {reason}"
+    )
     moves.note(story, "session_ended", actor=SERVER, why=why)
 
 

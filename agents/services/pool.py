@@ -150,7 +150,7 @@ def claim(story: Story, *, actor: Actor) -> Session:
 
 
 def _refuse_worked(story: Story) -> None:
-    session = story.sessions.live().select_related("agent").filter(role=Role.CODER).first()  # type: ignore[attr-defined]
+    session = story.sessions.live().select_related("agent").filter(role=Role.CODER).first()
     if session:
         raise AlreadyWorked(
             f"Story {story.label} is already being worked on by {session.agent.name} (session {session.pk}, {session.state})."
@@ -190,7 +190,7 @@ def _choose(story: Story, now: datetime) -> Agent:
     model = projects.active_file(story.project).default_coder_model
     wanted = coders.filter(name=story.preferred_agent).first() if story.preferred_agent else None
     if wanted is None and story.next_prompt:
-        last = story.sessions.filter(role=Role.CODER).order_by("-id").first()  # type: ignore[attr-defined]
+        last = story.sessions.filter(role=Role.CODER).order_by("-id").first()
         wanted = coders.filter(pk=last.agent_id, paused_for="").first() if last else None
     pool = coders.filter(pk=wanted.pk) if wanted else coders
     if wanted is None and model:
@@ -270,7 +270,7 @@ def auto_assign(project_id: int) -> int:
                 .waiting_for_a_coder()
                 .first()
             )
-            if fresh is None or fresh.sessions.live().exists():  # type: ignore[attr-defined]
+            if fresh is None or fresh.sessions.live().exists():
                 continue
             before = fresh.waiting_for
             started = _claim_or_wait(fresh, SERVER)
@@ -295,7 +295,7 @@ def stop_story(story: Story, *, actor: Actor, why: str = "") -> None:
     check_may(actor, "story.stop", story.project)
     with transaction.atomic():
         story = Story.objects.select_for_update(of=("self",)).select_related("project").get(pk=story.pk)
-        live = list(story.sessions.live())  # type: ignore[attr-defined]
+        live = list(story.sessions.live())
         gating = gates.live_run(story)
         if not live and gating is None:
             raise NothingRunning(

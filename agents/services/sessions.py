@@ -61,12 +61,12 @@ def confinement_for(project: Project) -> str:
 
 def last_saved(story: Story) -> str:
     """The newest work of the story that a session left, "" if there is none; what the next session begins from."""
-    return story.sessions.exclude(saved="").order_by("-id").values_list("saved", flat=True).first() or ""  # type: ignore[attr-defined]
+    return story.sessions.exclude(saved="").order_by("-id").values_list("saved", flat=True).first() or ""
 
 
 def conversation_to_resume(story: Story, agent: Agent) -> Session | None:
     """The last session of this agent, with this model, on this story, if its conversation can be gone on with."""
-    last = story.sessions.filter(agent=agent, state=State.ENDED).order_by("-id").first()  # type: ignore[attr-defined]
+    last = story.sessions.filter(agent=agent, state=State.ENDED).order_by("-id").first()
     if last is None or last.model != agent.model or last.runtime != agent.runtime:
         return None
     told = last.told or {}
@@ -76,7 +76,7 @@ def conversation_to_resume(story: Story, agent: Agent) -> Session | None:
         or told.get("kind") in ("context_full", "config")
     ):
         return None
-    return last  # type: ignore[no-any-return]
+    return last
 
 
 # -- stop ----------------------------------------------------------------------------------------------------------
@@ -165,7 +165,11 @@ class AgentHandler(kinds.Handler):
 
     def ended(self, process: Process) -> None:
         """The child is dead and its log is stored: judge the end, then save its work."""
-        session = Session.objects.select_for_update(of=("self",)).select_related("story", "project").get(process=process)
+        session = (
+            Session.objects.select_for_update(of=("self",))
+            .select_related("story", "project")
+            .get(process=process)
+        )
         if session.state == State.ENDED:
             return processes.finish(process)
         told = session.told or judge(session, process, self.parser(process))
@@ -192,7 +196,10 @@ def judge(session: Session, process: Process, parser: Parser) -> dict[str, Any]:
     if session.stop_requested_at is not None and outcome["kind"] != "done":
         outcome |= {"kind": "stopped", "reason": f"Stopped by {session.stop_requested_by}."}
     elif outcome["kind"] == "stopped":  # nobody of ours asked: the host is going down
-        outcome |= {"kind": "lost", "reason": "It was stopped from outside the server, as when the host shuts down."}
+        outcome |= {
+            "kind": "lost",
+            "reason": "It was stopped from outside the server, as when the host shuts down.",
+        }
     if not process.main_started and outcome["kind"] not in ("stopped",):
         step = ended.get("step", "")
         outcome |= {"detail": "not_begun", "kind": "lost" if lost else "not_started"}
@@ -207,11 +214,13 @@ def judge(session: Session, process: Process, parser: Parser) -> dict[str, Any]:
 def book(process: Process, new: Sequence[NewEvent], first_seq: int) -> None:
     """Ledger rows for the usage events of a batch, and the session's sums."""
     rows = []
-    session_id = None
+    session_id: int | None = None
     for number, event in enumerate(new, first_seq):
         if event.kind == "ended" and event.body.get("program_run_cost_usd") is not None:
             Session.objects.filter(process=process).update(
-                reported_cost_usd=Decimal(str(event.body["program_run_cost_usd"])).quantize(Decimal("0.000001"))
+                reported_cost_usd=Decimal(str(event.body["program_run_cost_usd"])).quantize(
+                    Decimal("0.000001")
+                )
             )
         if event.kind != "usage":
             continue
@@ -231,7 +240,7 @@ def book(process: Process, new: Sequence[NewEvent], first_seq: int) -> None:
                 cost_usd=Decimal(body.get("cost_usd", "0")),
             )
         )
-    if rows:
+    if rows and session_id is not None:
         LedgerRow.objects.bulk_create(rows)
         sums = {
             name: F(name) + sum(getattr(row, name) for row in rows)
@@ -294,7 +303,7 @@ def agent_spec(session: Session) -> dict[str, Any]:
     command = runtime.command(launch)
     pin_base(control, session.key, session.base)
     hidden, folders = conf.hidden(), [own / "home", own / "tmp", own / "config"]
-    place = {
+    place: dict[str, Any] = {
         "level": session.sandbox,
         "hidden": hidden,
         "network": True,
@@ -305,7 +314,13 @@ def agent_spec(session: Session) -> dict[str, Any]:
     steps: list[dict[str, Any]] = [
         {
             "name": "folders",
-            "files": [["mkdir", str(copy.parent)], ["mkdir", str(own)], *([["mkdir", str(f)] for f in folders]), *carried, *command.files],
+            "files": [
+                ["mkdir", str(copy.parent)],
+                ["mkdir", str(own)],
+                *([["mkdir", str(f)] for f in folders]),
+                *carried,
+                *command.files,
+            ],
         },
         *copies.copy_steps(
             control,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
@@ -155,7 +156,7 @@ def perform(story: Story, verb_name: str, *, actor: Actor, why: str = "") -> Sto
                 signals.work_must_stop.send(
                     sender=Story, story=story, actor=actor, why=why or verb.label.lower()
                 )
-            fields: dict[str, object] = {}
+            fields: dict[str, Any] = {}
             if verb_name == "block":
                 fields["reason"] = f"{actor.name} blocked it: {why} Unblock it when that is settled."
             if verb_name in ("reject", "send_back", "reopen"):

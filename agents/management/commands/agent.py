@@ -15,7 +15,9 @@ class Command(VerbCommand):
     def add_verbs(self) -> None:
         listed = self.verb("list", self.list, "every agent, with its state and story")
         listed.add_argument("--project")
-        listed.add_argument("--all", action="store_true", help="those that are no longer in a project file too")
+        listed.add_argument(
+            "--all", action="store_true", help="those that are no longer in a project file too"
+        )
 
     def list(self, options: dict[str, Any]) -> list[dict[str, Any]]:
         rows = Agent.objects.select_related("project").order_by("project__name", "position")
@@ -26,7 +28,10 @@ class Command(VerbCommand):
         found = shapes.agents(rows)
         self.table(
             ["AGENT", "PROJECT", "ROLE", "RUNTIME", "MODEL", "STATE", "STORY"],
-            [[a["name"], a["project"], a["role"], a["runtime"], a["model"], a["state"], a["story"]] for a in found],
+            [
+                [a["name"], a["project"], a["role"], a["runtime"], a["model"], a["state"], a["story"]]
+                for a in found
+            ],
             "There are no agents. They come with a project: `project add PATH_OR_URL`.",
         )
         return found

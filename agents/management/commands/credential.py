@@ -21,7 +21,12 @@ class Command(VerbCommand):
         add = self.verb("add", self.add, "store a credential; its value is read from standard input")
         add.add_argument("name")
         add.add_argument("--kind", choices=CredentialKind.values, default="api_key")
-        add.add_argument("--url", action="append", default=[], help="where it may be sent; may be given several times (default: the provider)")
+        add.add_argument(
+            "--url",
+            action="append",
+            default=[],
+            help="where it may be sent; may be given several times (default: the provider)",
+        )
         add.add_argument("--replace", action="store_true", help="give an existing credential this value")
         self.verb("list", self.list, "the credentials, without their values")
         self.verb("rotate", self.rotate, "seal all credentials with a new key")
@@ -36,14 +41,19 @@ class Command(VerbCommand):
             actor=OPERATOR_ON_HOST,
             replace=options["replace"],
         )
-        self.say(f"Credential {row.name} is stored. An agent uses it with `credential: {row.name}` in the project file.")
+        self.say(
+            f"Credential {row.name} is stored. An agent uses it with `credential: {row.name}` in the project file."
+        )
         return shapes.credential(row)
 
     def list(self, options: dict[str, Any]) -> list[dict[str, Any]]:
         found = [shapes.credential(row) for row in Credential.objects.order_by("name")]
         self.table(
             ["CREDENTIAL", "KIND", "MAY BE SENT TO", "PAUSED FOR"],
-            [[c["name"], c["kind"], ", ".join(c["base_urls"]) or "the provider", c["paused_for"] or ""] for c in found],
+            [
+                [c["name"], c["kind"], ", ".join(c["base_urls"]) or "the provider", c["paused_for"] or ""]
+                for c in found
+            ],
             "There are no credentials. Add one with `credential add NAME`.",
         )
         return found

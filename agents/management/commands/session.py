@@ -32,7 +32,9 @@ class Command(VerbCommand):
         output = self.verb("output", self.output, "what the agent did and said; with --follow until it ends")
         output.add_argument("session", type=int)
         output.add_argument("--follow", action="store_true")
-        output.add_argument("--from", type=int, default=1, dest="start", metavar="N", help="the first event's number")
+        output.add_argument(
+            "--from", type=int, default=1, dest="start", metavar="N", help="the first event's number"
+        )
 
     def list(self, options: dict[str, Any]) -> list[dict[str, Any]]:
         rows = Session.objects.select_related("story__project", "agent").order_by("-id")
@@ -85,7 +87,9 @@ def events(session: Session, start: int) -> Iterator[LogEvent]:
     if session.process_id is None:
         return
     while True:
-        batch = list(LogEvent.objects.filter(process_id=session.process_id, seq__gte=start).order_by("seq")[:BATCH])
+        batch = list(
+            LogEvent.objects.filter(process_id=session.process_id, seq__gte=start).order_by("seq")[:BATCH]
+        )
         yield from batch
         if len(batch) < BATCH:
             return
@@ -95,7 +99,9 @@ def events(session: Session, start: int) -> Iterator[LogEvent]:
 def followed(session: Session, start: int) -> Iterator[LogEvent]:
     while True:
         session.refresh_from_db()
-        over = session.state == State.ENDED  # looked at before the events, so that the last ones are read after it
+        over = (
+            session.state == State.ENDED
+        )  # looked at before the events, so that the last ones are read after it
         for row in events(session, start):
             yield row
             start = row.seq + 1
@@ -110,10 +116,11 @@ def line_of(event: dict[str, Any]) -> str:
     text = str(body.get("text") or "")
     if kind in ("text", "line", "cut"):
         return text
-    head = {"tool_start": f"> {body.get('title') or body.get('name') or ''}", "tool_end": "<" + (" failed" if body.get("error") else "")}
+    head = {
+        "tool_start": f"> {body.get('title') or body.get('name') or ''}",
+        "tool_end": "<" + (" failed" if body.get("error") else ""),
+    }
     about = head.get(kind, f"[{kind}]")
     if kind == "note":
         about = f"[{body.get('note')}] {body.get('step') or ''}".rstrip()
     return f"{about} {text}".rstrip() if "\n" not in text else f"{about}\n{text}"
-
-

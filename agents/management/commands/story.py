@@ -43,7 +43,12 @@ class Command(VerbCommand):
         create.add_argument("--project", help="its project; may be left out when there is only one")
         create.add_argument("--kind", choices=Kind.values, default="story")
         create.add_argument("--description", default="", help="text, or - to read it from standard input")
-        create.add_argument("--criterion", action="append", default=[], help="an acceptance criterion; may be given several times")
+        create.add_argument(
+            "--criterion",
+            action="append",
+            default=[],
+            help="an acceptance criterion; may be given several times",
+        )
         create.add_argument("--agent", default="", help="the agent that should work on it")
         create.add_argument("--qa", choices=[mode for mode in QaMode.values if mode], default="")
         listed = self.verb("list", self.list, "the stories, without the archived ones")
@@ -95,7 +100,16 @@ class Command(VerbCommand):
         found = shapes.stories(list(rows))
         self.table(
             ["STORY", "STAGE", "AGENT", "TITLE", "WAITS FOR"],
-            [[f"{s['project']}/{s['number']}", s["stage"], s["agent"], s["title"][:60], s["waiting_for"] or ""] for s in found],
+            [
+                [
+                    f"{s['project']}/{s['number']}",
+                    s["stage"],
+                    s["agent"],
+                    s["title"][:60],
+                    s["waiting_for"] or "",
+                ]
+                for s in found
+            ],
             "There are no stories. Write one with `story create TITLE`.",
         )
         return found
@@ -104,7 +118,10 @@ class Command(VerbCommand):
         story = stories.find_story(options["story"])
         shape = shapes.story(story)
         self.say(f"{story.label} {story.title}")
-        self.say(f"  {story.get_kind_display()}, in {story.get_stage_display()}" + (", frozen" if story.frozen else ""))
+        self.say(
+            f"  {story.get_kind_display()}, in {story.get_stage_display()}"
+            + (", frozen" if story.frozen else "")
+        )
         for name in ("waiting_for", "agent", "session", "commit", "cost_usd"):
             if shape[name] is not None:
                 self.say(f"  {name.replace('_', ' ')}: {shape[name]}")
@@ -114,7 +131,10 @@ class Command(VerbCommand):
             self.say(f"  [{'x' if criterion.done else ' '}] {criterion.text}")
         for change in story.changes.all():
             way = f" {change.from_stage} -> {change.to_stage}" if change.from_stage != change.to_stage else ""
-            self.say(f"  {change.at:%Y-%m-%d %H:%M:%S}  {change.verb}{way} by {change.actor}" + (f": {change.why}" if change.why else ""))
+            self.say(
+                f"  {change.at:%Y-%m-%d %H:%M:%S}  {change.verb}{way} by {change.actor}"
+                + (f": {change.why}" if change.why else "")
+            )
         return shape
 
     def start(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -122,7 +142,9 @@ class Command(VerbCommand):
         started = pool.start_story(story, actor=OPERATOR_ON_HOST, agent_name=options["agent"])
         shape = self.fresh(story)
         if started.session is not None:
-            self.say(f"{story.label} is worked on by {started.session.agent.name}, session {started.session.pk}.")
+            self.say(
+                f"{story.label} is worked on by {started.session.agent.name}, session {started.session.pk}."
+            )
         else:
             self.say(f"queued: {started.queued}")
         if not pool.server_is_running():
@@ -146,7 +168,9 @@ class Command(VerbCommand):
     def perform(self, options: dict[str, Any]) -> dict[str, Any]:
         name = options["verb"].replace("-", "_")
         story = stories.find_story(options["story"])
-        return self.said(stories.perform(story, name, actor=OPERATOR_ON_HOST, why=options["reason"] or options["why"]))
+        return self.said(
+            stories.perform(story, name, actor=OPERATOR_ON_HOST, why=options["reason"] or options["why"])
+        )
 
     def said(self, story: Story) -> dict[str, Any]:
         shape = self.fresh(story)
