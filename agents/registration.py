@@ -4,11 +4,12 @@ from __future__ import annotations
 
 
 def register() -> None:
-    from agents import receivers, shapes
+    from agents import cards, receivers, shapes
     from agents.agentfile import SECTION, AgentsParser
     from agents.runtimes import RUNTIMES
     from agents.services import pool, saving, sessions
     from pipeline import kinds, merging, sweeps
+    from pipeline.live import topics
     from pipeline.projectfile import register_section
 
     register_section(SECTION, AgentsParser({name: runtime.keys for name, runtime in RUNTIMES.items()}))
@@ -17,5 +18,6 @@ def register() -> None:
     sweeps.register("assign", 2.0, pool.auto_assign_all)
     sweeps.register("sessions", 2.0, sessions.sweep)
     merging.trailers.append(receivers.agent_trailers)
+    topics.card_context.append(cards.of_stories)
     receivers.connect()
     shapes.register()

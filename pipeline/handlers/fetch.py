@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db import transaction
+
 from pipeline import kinds
 from pipeline.exceptions import Refused
 from pipeline.handlers.chore import order
@@ -24,13 +26,17 @@ class FetchHandler(kinds.Handler):
         return order(process, "fetch", request, timeout=TIMEOUT)
 
     def ended(self, process: Process) -> None:
-        project = Project.objects.select_for_update().filter(pk=process.project_id or 0).first()
+        project = Project.objects.select_for_update(no_key=True).filter(pk=process.project_id or 0).first()
         if project is None:
             processes.finish(process)
             return
         answer = kinds.result(process)
         processes.finish(process)
+        said = answer.get("result")
+        if said and project.tip and not said["rewritten"]:
+            landing.heal(project, str(said["tip"]))
+            project.refresh_from_db()
         projects.fetched(project, process, answer)
-        if "result" in answer:
-            landing.heal(project, project.tip)
-            merges.advance(project.pk)
+        if said:
+            project_id = project.pk
+            transaction.on_commit(lambda: merges.advance(project_id))

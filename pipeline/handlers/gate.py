@@ -100,7 +100,7 @@ def steps(key: str, run: GateRun, file: ProjectFile, *, control: Path, level: st
     }
     environment = confine.allowed_environment(home, tmp, {"CI": "true"})
     return [
-        {"name": "folders", "files": [["mkdir", str(home)], ["mkdir", str(tmp)]]},
+        {"name": "folders", "files": [["mkdir", str(each)] for each in (copy.parent, home, tmp)]},
         *copy_steps(
             control, copy, branch=None, commit=run.commit, object_format=run.story.project.object_format
         ),

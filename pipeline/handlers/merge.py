@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from django.db import transaction
+
 from pipeline import kinds
 from pipeline.exceptions import Refused
 from pipeline.models import Merge, Process, Project
@@ -29,9 +31,11 @@ class MergeStep(kinds.Handler):
 
     def ended(self, process: Process) -> None:
         answer = kinds.result(process)
-        Project.objects.select_for_update().get(pk=process.project_id or 0)
+        Project.objects.select_for_update(no_key=True).get(pk=process.project_id or 0)
         merge = self.merge_of(process)
         processes.finish(process)
         if merge is not None:
             self.answered(merge, answer)
-            merges.advance(merge.project_id)
+        # In a transaction of its own: the queue's next step locks another story, and this one holds the event counter.
+        project_id = process.project_id or 0
+        transaction.on_commit(lambda: merges.advance(project_id))

@@ -31,6 +31,11 @@ class StoryQuerySet(models.QuerySet["Story"]):
         """In coding, nothing in the way but a free agent; lowest number first. Live work is excluded by the app that knows it."""
         return self.filter(stage=Stage.CODING, frozen=False, held_for="").order_by("number")
 
+    def annotate_criteria(self) -> StoryQuerySet:
+        """With `criteria_all` and `criteria_done`, for cards."""
+        done = models.Count("criteria", filter=Q(criteria__done=True))
+        return self.annotate(criteria_all=models.Count("criteria"), criteria_done=done)
+
     def unhindered(self) -> StoryQuerySet:
         return self.filter(frozen=False, held_for="")
 

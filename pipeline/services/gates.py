@@ -170,8 +170,8 @@ def conclude(run: GateRun, verdict: Verdict, reason: str, output: str = "") -> N
     run.output = output
     _over(run, verdict, reason)
     run.save(update_fields=["state", "verdict", "reason", "output", "ended_at"])
-    events.record(run.story.project_id, "gate", story=run.story, text=f"gate run {run.pk}: {_said(run)}")
     settle(run)
+    events.record(run.story.project_id, "gate", story=run.story, text=f"gate run {run.pk}: {_said(run)}")
 
 
 def settle(run: GateRun) -> None:

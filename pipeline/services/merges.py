@@ -2,15 +2,17 @@
 
 A merge is a row that is driven by short steps, each a process under a runner: squash (`candidate`), the gate on the merged tree, the push
 (`land`), and after a lost answer a look (`probe`). `advance` finds what the row wants next; it is called after every change and by a
-sweep, and calling it twice changes nothing. Lock order: process, project, story, event counter.
+sweep, and calling it twice changes nothing. Lock order: process, project, story, event counter. The project's lock is one that lets rows
+be inserted that refer to it (FOR NO KEY UPDATE): else it would wait for whoever writes an event, and they for us.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.db.models import F
 from django.utils import timezone
 
@@ -28,6 +30,8 @@ from pipeline.services import gates, landing
 from pipeline.services.stories import check_may
 from pipeline.stages import Stage
 
+logger = logging.getLogger("huskies.merges")
+
 
 def live_merge(project: Project) -> Merge | None:
     """The one merge of a project that is not over."""
@@ -38,10 +42,13 @@ def live_merge(project: Project) -> Merge | None:
 def advance(project_id: int) -> None:
     """Do what the queue of a project wants next: go on with the live merge, or begin one. Idempotent."""
     with transaction.atomic():
-        project = Project.objects.select_for_update().get(pk=project_id)
+        project = Project.objects.select_for_update(no_key=True).get(pk=project_id)
         merge = live_merge(project)
         if merge is not None:
             _go_on(merge)
+    # A transaction for each story: the event counter is taken last, and stories are locked before it.
+    with transaction.atomic():
+        project = Project.objects.select_for_update(no_key=True).get(pk=project_id)
         if live_merge(project) is None and project.state == ProjectState.READY:
             _begin_next(project)
 
@@ -50,15 +57,23 @@ def advance_all() -> None:
     """The sweep: every project with a live merge or a story in the queue."""
     live = Merge.objects.exclude(state__in=OVER).values_list("project_id", flat=True)
     queued = Story.objects.filter(stage=Stage.MERGE, needs_approval="").unhindered()
-    for project_id in {*live, *queued.values_list("project_id", flat=True)}:
-        advance(project_id)
+    for project_id in sorted({*live, *queued.values_list("project_id", flat=True)}):
+        try:
+            advance(project_id)
+        except DatabaseError:
+            raise
+        except Exception:
+            # One project's damaged repository must not hold up the others.
+            logger.exception(
+                "The merge queue of project %s could not go on.", project_id, extra={"action": "merges_stuck"}
+            )
 
 
 def retry_now(project: Project, *, actor: Actor) -> None:
     """A person removed what stood in the way: do not wait for the next try. Raises NotAllowed, NothingRunning."""
     check_may(actor, "story.retry_merge", project)
     with transaction.atomic():
-        Project.objects.select_for_update().get(pk=project.pk)
+        Project.objects.select_for_update(no_key=True).get(pk=project.pk)
         rows = Merge.objects.filter(project=project, state__in=[MergeState.WAITING, MergeState.PROBING])
         if not rows.update(next_try=timezone.now()):
             raise NothingRunning(f"No merge of project {project.name} waits to be tried again.")
@@ -159,7 +174,7 @@ def _landed_before(merge: Merge, answer: Mapping[str, Any]) -> bool:
 
 def after_gate(run: GateRun) -> None:
     """The verdict on the merged tree: push, or merge failure. Idempotent, inside a transaction."""
-    Project.objects.select_for_update().get(pk=run.story.project_id)
+    Project.objects.select_for_update(no_key=True).get(pk=run.story.project_id)
     merge = (
         Merge.objects.filter(gate_run=run, state=MergeState.GATING)
         .select_related("story", "project", "process", "gate_run")

@@ -107,7 +107,7 @@ def approve_version(version: ProjectVersion, *, actor: Actor) -> ProjectVersion:
     """An admin has read what it names: from now on it holds. Raises NotAllowed, Refused when it no longer waits."""
     check_may(actor, "project.approve_file", version.project)
     with transaction.atomic():
-        project = Project.objects.select_for_update().get(pk=version.project_id)
+        project = Project.objects.select_for_update(no_key=True).get(pk=version.project_id)
         _leave_proposed(version, ProjectVersionState.REPLACED)
         ProjectVersion.objects.filter(pk=version.pk).update(approved_by=actor.user)
         version.refresh_from_db()
@@ -120,7 +120,7 @@ def reject_version(version: ProjectVersion, *, actor: Actor) -> ProjectVersion:
     """An admin says no: the version before it goes on holding, and this text is not asked about again."""
     check_may(actor, "project.approve_file", version.project)
     with transaction.atomic():
-        project = Project.objects.select_for_update().get(pk=version.project_id)
+        project = Project.objects.select_for_update(no_key=True).get(pk=version.project_id)
         _leave_proposed(version, ProjectVersionState.REJECTED)
         events.record(project.pk, "project", text=f"{actor.name} rejected the project file")
     version.refresh_from_db()

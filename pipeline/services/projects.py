@@ -14,7 +14,7 @@ from django.utils.text import slugify
 
 from pipeline import conf, events, kinds, signals
 from pipeline.actors import Actor
-from pipeline.exceptions import BadInput, NotFound, Refused
+from pipeline.exceptions import BadInput, NotFound, Refused, TransitionRefused
 from pipeline.git import control as refs
 from pipeline.git import names, source
 from pipeline.git.refusals import Refused as GitRefused
@@ -35,6 +35,7 @@ from pipeline.services.projectfiles import (
     unconfined_allowed,
 )
 from pipeline.services.stories import check_may
+from pipeline.transitions import Verb
 
 __all__ = [
     "accept_history",
@@ -115,7 +116,7 @@ def refresh(project: Project, *, actor: Actor | None = None) -> Process:
     if actor is not None:
         check_may(actor, "project.refresh", project)
     with transaction.atomic():
-        project = Project.objects.select_for_update().get(pk=project.pk)
+        project = Project.objects.select_for_update(no_key=True).get(pk=project.pk)
         running = Process.objects.unhandled().filter(project=project, kind="fetch").first()
         if running is not None:
             return running
@@ -216,7 +217,7 @@ def accept_history(project: Project, *, actor: Actor) -> Project:
     """An admin accepts that the project's branch was rewritten: the server's base follows it, and landing goes on."""
     check_may(actor, "project.approve_file", project)
     with transaction.atomic():
-        project = Project.objects.select_for_update().get(pk=project.pk)
+        project = Project.objects.select_for_update(no_key=True).get(pk=project.pk)
         control = conf.control_path(project.key)
         tip = refs.read_ref(control, names.upstream_ref(project.base_branch)) if project.tip else None
         if tip is None or tip == project.tip:
@@ -255,7 +256,14 @@ def move_base(sender: Any, *, project: Project, file: ProjectFile, **_: Any) -> 
             processes.prepare("fetch", project=project)
 
 
+def refuse_taken_branch(sender: Any, *, story: Story, verb: Verb, **_: Any) -> None:
+    """A story whose branch name somebody else uses does not start: the refusal takes the move back with its transaction."""
+    if verb.name == "start" and (reason := branch_taken(story)):
+        raise TransitionRefused(reason)
+
+
 def connect() -> None:
+    signals.stage_changed.connect(refuse_taken_branch, dispatch_uid="pipeline.branch")
     signals.project_file_active.connect(move_base, dispatch_uid="pipeline.base")
 
 

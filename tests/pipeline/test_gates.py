@@ -1,8 +1,8 @@
 """The gate: on what it runs, what its end means, and where green and red work go."""
 
-import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -34,8 +34,16 @@ def judged(outcome: str = "exited", step: str = "gate", **more: Any) -> Judgemen
         (judged(signal=9), "failed", "killed by SIGKILL"),
         (judged(code=137), "failed", "killed by SIGKILL"),
         (judged("timeout"), "failed", "did not end within 1200 s"),
-        (judged("timeout", "setup of web, command 1"), "failed", "setup of web, command 1 did not end within 60 s"),
-        (judged("step_failed", "setup of web, command 1", code=1), "failed", "setup of web, command 1 failed with exit code 1"),
+        (
+            judged("timeout", "setup of web, command 1"),
+            "failed",
+            "setup of web, command 1 did not end within 60 s",
+        ),
+        (
+            judged("step_failed", "setup of web, command 1", code=1),
+            "failed",
+            "setup of web, command 1 failed with exit code 1",
+        ),
         (judged("step_failed", "checkout", code=128, main_started=False), "again", "checkout"),
         (judged("spawn_failed", reason="no new process can be made (x)"), "again", "no new process"),
         (judged("spawn_failed", reason="there is no such program"), "failed", "no such program"),
@@ -43,7 +51,11 @@ def judged(outcome: str = "exited", step: str = "gate", **more: Any) -> Judgemen
         (judged("lease"), "again", "lease"),
         (judged(code=0, main_started=False), "again", "never began"),
         (judge(None, lost=True, timeouts={}), "again", "died"),
-        (judge({"outcome": "not_launched", "reason": "no room"}, lost=False, timeouts={}), "again", "no room"),
+        (
+            judge({"outcome": "not_launched", "reason": "no room"}, lost=False, timeouts={}),
+            "again",
+            "no room",
+        ),
     ],
 )
 def test_what_the_projects_commands_did_is_a_verdict_and_what_the_machine_did_is_none(
@@ -83,10 +95,16 @@ def over(world: World, run: GateRun) -> GateRun:
 
 
 def with_gate(world: World, command: str, more: str = "") -> Project:
-    return world.add(world.repository({**FILES, ".huskies/project.yaml": f"agents: []\ngate:\n  command: {command}\n{more}"}))
+    return world.add(
+        world.repository(
+            {**FILES, ".huskies/project.yaml": f"agents: []\ngate:\n  command: {command}\n{more}"}
+        )
+    )
 
 
-def test_green_work_goes_to_the_merge_queue_and_its_copy_is_gone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_green_work_goes_to_the_merge_queue_and_its_copy_is_gone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SECRET_OF_THE_SERVER", "hunter2")
     project = with_gate(world, "sh check.sh && env && ls -a && git status --short")
     story = world.work(project, {"feature.txt": "new\n"})
@@ -132,7 +150,9 @@ def test_a_gate_that_hangs_is_stopped_at_its_time_out(world: World) -> None:
     assert (run.verdict, run.reason) == ("failed", "The gate did not end within 1 s and was stopped.")
 
 
-def test_the_same_tree_is_not_judged_twice_by_the_same_gate(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_tree_is_not_judged_twice_by_the_same_gate(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(merges, "advance", lambda project_id: None)
     project = with_gate(world, "sh check.sh")
     first = over(world, asked(world.work(project, {"a": "a\n"})))
@@ -155,9 +175,12 @@ def test_without_a_gate_a_person_looks_and_the_page_says_so(world: World) -> Non
 
 
 @pytest.mark.parametrize(
-    ("values", "words"), [({"qa": "human"}, "A person"), ({"qa": "agent"}, "qa agent"), ({"kind": "spike"}, "A person")]
+    ("values", "words"),
+    [({"qa": "human"}, "A person"), ({"qa": "agent"}, "qa agent"), ({"kind": "spike"}, "A person")],
 )
-def test_green_work_waits_in_qa_for_whom_the_story_says(world: World, values: dict[str, str], words: str) -> None:
+def test_green_work_waits_in_qa_for_whom_the_story_says(
+    world: World, values: dict[str, str], words: str
+) -> None:
     story = world.work(with_gate(world, "sh check.sh"), {"a": "a\n"}, **values)
     over(world, asked(story))
     story.refresh_from_db()
@@ -216,12 +239,13 @@ def test_a_gate_whose_runner_dies_is_run_again_and_given_up_after_three(world: W
     run = asked(story)
     for number in range(3):
         process = Process.objects.filter(kind="gate").latest("pk")
-        world.server.until(lambda p=process: LogLine.seen(p, "begun"), what=f"try {number}")
+        world.server.until(partial(LogLine.seen, process, "begun"), what=f"try {number}")
         process.refresh_from_db()
-        assert send_signal(Identity(process.pid or 0, process.start_time or 0, process.boot_id), signal.SIGKILL)
-        world.server.until(
-            lambda p=process: Process.objects.get(pk=p.pk).state == ProcessState.HANDLED, what=f"the end of try {number}"
+        assert send_signal(
+            Identity(process.pid or 0, process.start_time or 0, process.boot_id), signal.SIGKILL
         )
+        handled = Process.objects.filter(pk=process.pk, state=ProcessState.HANDLED)
+        world.server.until(handled.all().exists, what=f"the end of try {number}")
     run = over(world, run)
     assert (run.verdict, run.tries) == ("errored", 3) and "in 3 tries" in run.reason
 
@@ -229,7 +253,7 @@ def test_a_gate_whose_runner_dies_is_run_again_and_given_up_after_three(world: W
 def test_a_verdict_of_older_work_keeps_its_row_and_moves_nothing(world: World) -> None:
     story = world.work(with_gate(world, "sh check.sh"), {"a": "a\n"})
     run = asked(story)
-    Story.objects.filter(pk=story.pk).update(fence=F("fence") + 1)
+    Story.objects.filter(pk=story.pk).update(fence=F("fence") + 1, held_for="held by alice")
     run = over(world, run)
     story.refresh_from_db()
     assert (run.verdict, story.stage) == ("passed", "coding")
@@ -248,7 +272,9 @@ def test_work_that_passed_while_it_was_frozen_goes_on_afterwards(world: World) -
 @pytest.mark.needs_bubblewrap
 def test_a_gate_sees_neither_the_servers_folder_nor_another_copy(world: World) -> None:
     (world.folder / "data" / "secret.key").write_text("hunter2")
-    project = with_gate(world, f"cat {world.folder}/data/secret.key; ls {world.folder}/data/copies | wc -l; exit 1")
+    project = with_gate(
+        world, f"cat {world.folder}/data/secret.key; ls {world.folder}/data/copies | wc -l; exit 1"
+    )
     (world.folder / "data" / "copies" / "another").mkdir(parents=True)
     run = over(world, asked(world.work(project, {"a": "a\n"})))
     assert "hunter2" not in run.output and run.output.endswith("1")
@@ -261,7 +287,9 @@ def test_no_level_of_confinement_and_nobodys_leave_is_an_error_with_the_remedy(
 
     project = with_gate(world, "sh check.sh")
     settings.HUSKIES_UNCONFINED = False
-    monkeypatch.setattr(confine, "level_available", lambda: confine.Level("none", "bubblewrap is not installed."))
+    monkeypatch.setattr(
+        confine, "level_available", lambda: confine.Level("none", "bubblewrap is not installed.")
+    )
     story = world.work(project, {"a": "a\n"})
     run = asked(story)
     story.refresh_from_db()
@@ -276,4 +304,4 @@ def test_moving_on_by_hand_while_the_gate_runs_is_not_undone_by_its_verdict(worl
     world.server.idle()
     story.refresh_from_db()
     assert story.stage == "archived"
-    assert os.path.exists(conf.control_path(story.project.key))
+    assert conf.control_path(story.project.key).exists()

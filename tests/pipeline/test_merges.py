@@ -10,21 +10,33 @@ from pipeline.actors import OPERATOR_ON_HOST
 from pipeline.exceptions import TransitionRefused
 from pipeline.git.control import read_ref
 from pipeline.models import Event, GateRun, Merge, Process, Story
-from pipeline.services import merges, stories
+from pipeline.services import landing, merges, stories
 from tests.factories import ALICE, commit_files, git
 from tests.pipeline.worlds import FILES, World
 
 
 def test_a_commits_message_has_subject_criteria_and_trailers() -> None:
     text = merging.commit_message(
-        title="Add a\nbutton", number=7, project="web", criteria=["It is red", "It\r\nworks"], trailers=[("Agent", "coder-1")]
+        title="Add a\nbutton",
+        number=7,
+        project="web",
+        criteria=["It is red", "It\r\nworks"],
+        trailers=[("Agent", "coder-1")],
     )
     assert text == "Add a button (#7)\n\n- It is red\n- It works\n\nStory: web/7\nAgent: coder-1\n"
 
 
 @pytest.mark.parametrize(
     ("kind", "step"),
-    [("moved", "again"), ("overtaken", "again"), ("dirty", "wait"), ("busy", "wait"), ("locked", "wait"), ("rejected", "wait"), ("new", "wait")],
+    [
+        ("moved", "again"),
+        ("overtaken", "again"),
+        ("dirty", "wait"),
+        ("busy", "wait"),
+        ("locked", "wait"),
+        ("rejected", "wait"),
+        ("new", "wait"),
+    ],
 )
 def test_a_refused_push_waits_or_is_merged_anew_and_never_fails_the_story(kind: str, step: str) -> None:
     said = merging.after_land({"refused": {"kind": kind, "message": "m", "files": ["a"]}})
@@ -39,7 +51,9 @@ def test_a_push_without_an_answer_is_looked_for() -> None:
     assert merging.after_probe({"failed": "killed"}, expected="a").step == "probe"
 
 
-def test_a_story_lands_in_the_checked_out_repository_as_one_commit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_story_lands_in_the_checked_out_repository_as_one_commit(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(merging, "trailers", [lambda story: [("Agent", "coder-1")]])
     repo = world.repository()
     project = world.add(repo)
@@ -77,7 +91,9 @@ def test_the_lowest_number_lands_first_and_only_one_at_a_time(world: World) -> N
     rows = [world.queued(project, {f"{n}.txt": "x\n"}) for n in range(3)]
     for story in rows:
         world.until_stage(story, "done")
-    order = list(Merge.objects.filter(state="landed").order_by("ended_at").values_list("story__number", flat=True))
+    order = list(
+        Merge.objects.filter(state="landed").order_by("ended_at").values_list("story__number", flat=True)
+    )
     assert order == [3, 4, 5]
     assert not held.merges.exists() and not frozen.merges.exists()
 
@@ -145,7 +161,9 @@ def test_a_changed_file_in_the_way_is_waited_for_and_never_overwritten(world: Wo
 
 
 @pytest.mark.parametrize("point", ["land-before-swap", "land-after-swap"])
-def test_a_push_that_dies_is_looked_for_and_lands_once(world: World, monkeypatch: pytest.MonkeyPatch, point: str) -> None:
+def test_a_push_that_dies_is_looked_for_and_lands_once(
+    world: World, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
     git("clone", "-q", "--bare", str(world.repository()), str(world.folder / "bare.git"), cwd=world.folder)
     project = world.add(world.folder / "bare.git")
     base = project.tip
@@ -159,7 +177,38 @@ def test_a_push_that_dies_is_looked_for_and_lands_once(world: World, monkeypatch
     assert story.merges.count() == 1 and GateRun.objects.filter(story=story).count() == 1
 
 
-def test_a_candidate_that_dies_is_made_again_as_the_same_commit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("point", ["merge-landed-unrecorded", "outcome-recorded", "merge-gate-green"])
+def test_an_outcome_that_is_cut_short_is_recorded_by_the_next_turn(
+    world: World, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    passed: list[str] = []
+
+    def die_once(name: str) -> None:
+        if name == point and not passed:
+            passed.append(name)
+            raise RuntimeError(f"cut short at {name}")
+
+    monkeypatch.setattr(landing, "crashpoint", die_once)
+    repo = world.repository()
+    story = world.queued(world.add(repo), {"a": "a\n"})
+    world.until_stage(story, "done")
+    assert passed == [point]
+    assert git("rev-parse", "HEAD", cwd=repo) == story.landed
+    assert git("rev-list", "--count", "HEAD", cwd=repo) == "2" and story.merges.count() == 1
+
+
+def test_a_damaged_repository_holds_up_no_other_project(world: World) -> None:
+    broken, whole = world.add(world.repository(name="broken")), world.add(world.repository(name="whole"))
+    stuck, story = world.queued(broken, {"a": "a\n"}), world.queued(whole, {"a": "a\n"})
+    conf.control_path(broken.key).rename(world.folder / "gone")
+    world.until_stage(story, "done")
+    stuck.refresh_from_db()
+    assert stuck.stage == "merge" and stuck.waiting_for
+
+
+def test_a_candidate_that_dies_is_made_again_as_the_same_commit(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     project = world.add(world.repository())
     story = world.queued(project, {"a": "a\n"})
     monkeypatch.setenv("HUSKIES_CRASH", "candidate-made")
@@ -201,7 +250,9 @@ def test_a_change_that_judges_the_work_does_not_land_unapproved_even_from_the_qu
 
 def test_the_file_of_what_landed_is_read_at_once(world: World) -> None:
     project = world.add(world.repository())
-    story = world.queued(project, {".huskies/project.yaml": FILES[".huskies/project.yaml"] + "max_retries: 9\n"})
+    story = world.queued(
+        project, {".huskies/project.yaml": FILES[".huskies/project.yaml"] + "max_retries: 9\n"}
+    )
     Story.objects.filter(pk=story.pk).update(files_approved=story.tip)
     world.until_stage(story, "done")
     from pipeline.services.projects import active_file

@@ -1,15 +1,19 @@
 """What registering a repository promises, and how its project file comes to hold."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import transaction
+from django.utils import timezone
 
-from pipeline import conf, signals
+from pipeline import conf, moves, signals
 from pipeline.actors import OPERATOR_ON_HOST, Actor
-from pipeline.exceptions import BadInput, NotAllowed, Refused
+from pipeline.exceptions import BadInput, NotAllowed, Refused, TransitionRefused
 from pipeline.git.control import read_ref
+from pipeline.handlers import prune
 from pipeline.models import Event, Process, Project, ProjectVersion
 from pipeline.services import processes, projects
 from tests import factories
@@ -20,7 +24,12 @@ from tests.pipeline.worlds import GATE, World
 def test_a_checked_out_repository_becomes_a_ready_project(world: World) -> None:
     repo = world.repository({"README.md": "hello\n"})
     project = world.add(repo)
-    assert (project.name, project.state, project.base_branch, project.source_kind) == ("shop", "ready", "main", "checkout")
+    assert (project.name, project.state, project.base_branch, project.source_kind) == (
+        "shop",
+        "ready",
+        "main",
+        "checkout",
+    )
     assert project.tip == git("rev-parse", "HEAD", cwd=repo)
     assert read_ref(conf.control_path(project.key), "refs/heads/main") == project.tip
     assert Event.objects.filter(project=project, text__contains="added the project").exists()
@@ -42,7 +51,16 @@ def test_a_name_that_is_used_gets_a_number(world: World) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "-x", "--upload-pack=touch x", "ext::sh -c id", "https://me:secret@example.org/x.git", "ftp://example.org/x", "a\nb", "\x1b[2J"],
+    [
+        "",
+        "-x",
+        "--upload-pack=touch x",
+        "ext::sh -c id",
+        "https://me:secret@example.org/x.git",
+        "ftp://example.org/x",
+        "a\nb",
+        "\x1b[2J",
+    ],
 )
 def test_an_address_that_is_none_is_refused_at_once(text: str, db: None) -> None:
     with pytest.raises(BadInput) as refused:
@@ -202,6 +220,21 @@ def test_a_story_branch_of_somebody_else_is_named(world: World) -> None:
     first, second = factories.story(project), factories.story(project)
     assert projects.branch_taken(first) == ""
     assert "huskies/story-2 of somebody else's" in projects.branch_taken(second)
+    with pytest.raises(TransitionRefused, match="huskies/story-2 of somebody else's"), transaction.atomic():
+        moves.move(second, "start", actor=ALICE)
+    second.refresh_from_db()
+    assert second.stage == "backlog"
+
+
+def test_small_processes_that_are_over_are_forgotten_but_for_the_newest_fetch(world: World) -> None:
+    project = world.add(world.repository())
+    for _ in range(2):
+        world.refresh(project)
+    newest = Process.objects.filter(kind="fetch").latest("pk")
+    Process.objects.update(ended_at=timezone.now() - timedelta(hours=2))
+    prune.prune()
+    assert list(Process.objects.all()) == [newest]
+    assert [folder.name for folder in conf.runs().iterdir()] == [newest.key]
 
 
 def said(capsys: pytest.CaptureFixture[str], *words: str) -> object:
@@ -209,7 +242,9 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> object:
     return json.loads(capsys.readouterr().out)
 
 
-def test_the_command_adds_and_answers_at_once_without_a_running_server(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_adds_and_answers_at_once_without_a_running_server(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
     repo = world.repository()
     row = said(capsys, "add", str(repo), "--name", "web")
     assert isinstance(row, dict)
@@ -228,7 +263,9 @@ def test_the_command_says_why_a_repository_is_refused(world: World) -> None:
         call_command("project", "refresh", "web")
 
 
-def test_init_proposes_a_file_that_can_be_read_and_never_overwrites_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_init_proposes_a_file_that_can_be_read_and_never_overwrites_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "package.json").write_text('{"scripts": {"test": "jest"}}')
     call_command("project", "init", str(tmp_path))
     text = capsys.readouterr().out

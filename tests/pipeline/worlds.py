@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from django.db import transaction
 
 from pipeline import conf, moves
 from pipeline.git.control import set_story_branch
 from pipeline.models import Merge, Process, Project, Story
-from pipeline.services import projects
+from pipeline.models.process import ProcessState
+from pipeline.services import processes, projects
 from tests import factories
 from tests.factories import ALICE, commit_files, git
 from tests.serving import Server
@@ -19,10 +21,18 @@ CHECK = "test ! -e broken && echo all is well\n"
 FILES = {".huskies/project.yaml": GATE, "check.sh": CHECK, "README.md": "hello\n"}
 
 
+class QuickServer(Server):
+    def step(self) -> None:
+        """What a turn prepared is launched by the next one, at once."""
+        super().step()
+        if Process.objects.filter(state=ProcessState.PREPARED).exists():
+            processes.ring()
+
+
 class World:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.server = Server()
+        self.server = QuickServer()
         factories.capacity()
 
     def repository(self, files: dict[str, str] | None = None, name: str = "shop") -> Path:
@@ -44,7 +54,9 @@ class World:
         project.refresh_from_db()
         return project
 
-    def work(self, project: Project, files: dict[str, str | None], title: str = "Add a button", **more: object) -> Story:
+    def work(
+        self, project: Project, files: dict[str, str | None], title: str = "Add a button", **more: Any
+    ) -> Story:
         """A story in coding whose work a session left in the control repository."""
         story = factories.story(project, title=title, **more)
         project.refresh_from_db()
@@ -62,13 +74,21 @@ class World:
         for name in [name for name, text in files.items() if text is None]:
             (copy / name).unlink()
         tip = commit_files(copy, {name: text for name, text in files.items() if text is not None}, "work")
-        git("--git-dir", str(control), "fetch", "-q", str(copy), f"+HEAD:refs/huskies/sessions/{key}", cwd=self.folder)
+        git(
+            "--git-dir",
+            str(control),
+            "fetch",
+            "-q",
+            str(copy),
+            f"+HEAD:refs/huskies/sessions/{key}",
+            cwd=self.folder,
+        )
         Story.objects.filter(pk=story.pk).update(base=project.tip, tip=tip)
         set_story_branch(control, story.branch, tip, story.tip or None)
         story.refresh_from_db()
         return story
 
-    def queued(self, project: Project, files: dict[str, str | None], **more: object) -> Story:
+    def queued(self, project: Project, files: dict[str, str | None], **more: Any) -> Story:
         """A story in the merge queue, as if its gate had passed."""
         story = self.work(project, files, **more)
         with transaction.atomic():
@@ -86,7 +106,9 @@ class World:
         def newest() -> Merge | None:
             return Merge.objects.filter(story=story).order_by("-pk").first()
 
-        self.server.until(lambda: (m := newest()) and m.state == state, what=f"merge {state} of {story.label}", seconds=30)
+        self.server.until(
+            lambda: (m := newest()) and m.state == state, what=f"merge {state} of {story.label}", seconds=30
+        )
         merge = newest()
         assert merge is not None
         return merge

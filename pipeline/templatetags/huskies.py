@@ -1,0 +1,55 @@
+"""Filters for hostile text: what agents, repositories and people wrote."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import nh3
+from django import template
+from django.utils.safestring import SafeString, mark_safe
+from markdown_it import MarkdownIt
+
+register = template.Library()
+ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[PX^_].*?\x1b\\|[@-Z\\-_])", re.S)
+_markdown = MarkdownIt("commonmark", {"html": False, "linkify": False}).disable("image")
+TAGS = {"p", "br", "hr", "em", "strong", "code", "pre", "ul", "ol", "li", "blockquote", "h1", "h2", "h3", "h4", "h5", "h6", "a"}
+
+
+@register.filter
+def safe_text(value: Any) -> str:
+    """Text whose terminal codes are gone and whose other control and direction characters are visible. Still escaped by the template."""
+    text = ANSI.sub("", str(value))
+    return "".join(
+        c if c in "\n\t" or not unicodedata.category(c).startswith("C") else f"\\u{{{ord(c):x}}}" for c in text.replace("\r\n", "\n")
+    )
+
+
+@register.filter
+def markdown(value: Any) -> SafeString:
+    """CommonMark without HTML and pictures; links to http(s) only, without a referrer."""
+    html = _markdown.render(safe_text(value))
+    return mark_safe(nh3.clean(html, tags=TAGS, attributes={"a": {"href"}}, url_schemes={"http", "https"}, link_rel="noopener noreferrer nofollow"))  # noqa: S308
+
+
+@register.filter
+def money(value: Any) -> str:
+    amount = Decimal(value or 0)
+    return f"${amount:.2f}" if amount >= Decimal("0.01") or not amount else f"${amount:.4f}"
+
+
+@register.filter
+def seconds(value: timedelta | None) -> str:
+    """A duration as people say it."""
+    if value is None:
+        return ""
+    total = value.total_seconds()
+    return f"{total:.1f} s" if total < 60 else f"{int(total // 60)} min {int(total % 60)} s"
+
+
+@register.filter
+def short(value: Any) -> str:
+    return str(value)[:10]
