@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from importlib import import_module
 from typing import Any
 
 from channels.auth import get_user
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
+from django.conf import settings
 
 from pipeline.live import topics
 from pipeline.live.tail import tail
@@ -126,9 +128,8 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def current_user(self) -> Any:
         """The log-in as it stands in the database now: a log-out or a new password ends it."""
-        session = self.scope["session"]
-        fresh = type(session)(session.session_key) if hasattr(session, "session_key") else session
-        return await get_user({"session": fresh, "user": None})
+        store = import_module(settings.SESSION_ENGINE).SessionStore
+        return await get_user({"session": store(self.scope["session"].session_key)})
 
     async def allowed(self, topic: str) -> bool:
         user = await self.current_user()

@@ -53,3 +53,12 @@ def seconds(value: timedelta | None) -> str:
 @register.filter
 def short(value: Any) -> str:
     return str(value)[:10]
+
+
+@register.filter
+def first_of(body: dict[str, Any], names: str) -> str:
+    """The first of several keys that an event's body has; the body itself when it has none of them."""
+    for name in names.split(","):
+        if body.get(name):
+            return str(body[name])
+    return str(body)
