@@ -58,10 +58,9 @@ def session(request: HttpRequest, pk: int) -> HttpResponse:
 
 def log_of(row: Session, begin: str | None) -> dict[str, object]:
     """What the session partial needs; used by our page and by the admin's."""
-    events = row.process.events.order_by("seq") if row.process else Session.objects.none()
     last = row.process.last_seq if row.process else 0
     first = max(1, int(begin)) if begin and begin.isdigit() else max(1, last - SHOWN + 1)
-    shown = list(events.filter(seq__gte=first)[:SHOWN]) if row.process else []
+    shown = list(row.process.events.order_by("seq").filter(seq__gte=first)[:SHOWN]) if row.process else []
     runtime = RUNTIMES.get(row.runtime)
     return {
         "session": row, "story": row.story, "events": shown, "earlier": max(1, first - SHOWN) if first > 1 else 0,

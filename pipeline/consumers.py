@@ -27,7 +27,7 @@ TOPICS_AT_MOST = 20
 RECHECK_SECONDS = 30.0
 
 
-class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
+class LiveConsumer(AsyncWebsocketConsumer):
     async def connect(self) -> None:
         self.cursors: dict[str, int] = {}
         self.credit, self.credit_at = float(MESSAGES_PER_SECOND), time.monotonic()
@@ -129,7 +129,8 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     async def current_user(self) -> Any:
         """The log-in as it stands in the database now: a log-out or a new password ends it."""
         store = import_module(settings.SESSION_ENGINE).SessionStore
-        return await get_user({"session": store(self.scope["session"].session_key)})
+        scope: Any = {"session": store(self.scope["session"].session_key)}
+        return await get_user(scope)
 
     async def allowed(self, topic: str) -> bool:
         user = await self.current_user()

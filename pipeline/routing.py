@@ -6,4 +6,6 @@ from django.urls import path
 
 from pipeline.consumers import LiveConsumer
 
-websocket_urlpatterns: list[Any] = [path("live/", LiveConsumer.as_asgi())]
+live: Any = LiveConsumer.as_asgi()
+
+websocket_urlpatterns: list[Any] = [path("live/", live)]

@@ -67,6 +67,7 @@ class Hub:
         self.tick = tick
         self.topics: dict[str, set[Listener]] = defaultdict(set)
         self.waiting: dict[Listener, Waiting] = {}
+        self.checking: set[asyncio.Task[None]] = set()
 
     def join(self, topic: str, listener: Listener) -> None:
         self.topics[topic].add(listener)
@@ -93,7 +94,8 @@ class Hub:
         """One frame of a topic to all that listen. A change of access makes them look at their rights first."""
         for listener in list(self.topics.get(frame["topic"], ())):
             if frame.get("access"):
-                asyncio.ensure_future(self._rechecked(listener, frame))
+                self.checking.add(task := asyncio.ensure_future(self._rechecked(listener, frame)))
+                task.add_done_callback(self.checking.discard)
             else:
                 self.send(listener, frame)
 

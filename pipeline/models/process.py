@@ -53,6 +53,7 @@ class Process(models.Model):
     objects = ProcessQuerySet.as_manager()
 
     class Meta:
+        verbose_name_plural = "processes"
         constraints = [
             models.CheckConstraint(condition=Q(state__in=ProcessState.values), name="process_state_is_known")
         ]

@@ -18,6 +18,7 @@ class Capacity(models.Model):
     draining = models.BooleanField(default=False, help_text="Nothing new is started while set.")
 
     class Meta:
+        verbose_name_plural = "capacity"
         constraints = [models.CheckConstraint(condition=models.Q(pk=1), name="capacity_is_one_row")]
 
     def __str__(self) -> str:
