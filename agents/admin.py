@@ -20,8 +20,14 @@ class SessionAdmin(ReadOnly):
     list_select_related = ("story__project", "agent")
     change_form_template = "admin/agents/session/change_form.html"
 
-    def change_view(self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None) -> HttpResponse:
-        row = Session.objects.select_related("story__project", "agent", "process", "project").filter(pk=object_id).first()
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        row = (
+            Session.objects.select_related("story__project", "agent", "process", "project")
+            .filter(pk=object_id)
+            .first()
+        )
         shown = {**rights(request, row.project), **log_of(row, request.GET.get("from"))} if row else {}
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), **shown})
 

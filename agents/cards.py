@@ -13,13 +13,19 @@ from pipeline.models import GateRun, Story
 def of_stories(stories: list[Story]) -> dict[int, dict[str, Any]]:
     """Story id -> `session` (live, else last), `sessions`, `cost`, `gate` (the last run); three queries for any number of stories."""
     ids = [story.pk for story in stories]
-    found: dict[int, dict[str, Any]] = {pk: {"session": None, "sessions": [], "cost": 0, "gate": None} for pk in ids}
-    for session in Session.objects.filter(story__in=ids).select_related("agent").defer("prompt", "entry").order_by("id"):
+    found: dict[int, dict[str, Any]] = {
+        pk: {"session": None, "sessions": [], "cost": 0, "gate": None} for pk in ids
+    }
+    for session in (
+        Session.objects.filter(story__in=ids).select_related("agent").defer("prompt", "entry").order_by("id")
+    ):
         values = found[session.story_id]
         values["sessions"].insert(0, session)
         if values["session"] is None or values["session"].state == "ended" or session.state != "ended":
             values["session"] = session
-    for pk, cost in Session.objects.filter(story__in=ids).order_by().values_list("story").annotate(Sum("cost_usd")):
+    for pk, cost in (
+        Session.objects.filter(story__in=ids).order_by().values_list("story").annotate(Sum("cost_usd"))
+    ):
         found[pk]["cost"] = cost
     for run in GateRun.objects.filter(story__in=ids).defer("output").order_by("id"):
         found[run.story_id]["gate"] = run

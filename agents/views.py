@@ -24,7 +24,11 @@ SHOWN = 500
 @require_POST
 def story_start(request: HttpRequest, name: str, number: int) -> HttpResponse:
     story = story_for(request, name, number)
-    back = reverse("board", args=[name]) if request.POST.get("next") == "board" else reverse("story", args=[name, number])
+    back = (
+        reverse("board", args=[name])
+        if request.POST.get("next") == "board"
+        else reverse("story", args=[name, number])
+    )
     try:
         started = pool.start_story(story, actor=actor(request), agent_name=request.POST.get("agent") or None)
     except Refused as error:
@@ -32,7 +36,10 @@ def story_start(request: HttpRequest, name: str, number: int) -> HttpResponse:
     if started.session is None:
         messages.info(request, f"Story {story.label} waits: {started.queued}.")
     elif not pool.server_is_running():
-        messages.warning(request, f"Story {story.label} is claimed, but no supervisor runs; it begins with the next ./huskies up.")
+        messages.warning(
+            request,
+            f"Story {story.label} is claimed, but no supervisor runs; it begins with the next ./huskies up.",
+        )
     return redirect(back)
 
 
@@ -50,10 +57,16 @@ def story_stop(request: HttpRequest, name: str, number: int) -> HttpResponse:
 @require_GET
 def session(request: HttpRequest, pk: int) -> HttpResponse:
     """A session with its log; `?from=N` begins at an event, else its last ones are shown."""
-    row = get_object_or_404(Session.objects.select_related("story__project", "agent", "process", "credential"), pk=pk)
+    row = get_object_or_404(
+        Session.objects.select_related("story__project", "agent", "process", "credential"), pk=pk
+    )
     if not may(request.user, "see", row.project):
         raise Http404
-    return render(request, "agents/session.html", {**rights(request, row.project), **log_of(row, request.GET.get("from"))})
+    return render(
+        request,
+        "agents/session.html",
+        {**rights(request, row.project), **log_of(row, request.GET.get("from"))},
+    )
 
 
 def log_of(row: Session, begin: str | None) -> dict[str, object]:
@@ -63,9 +76,14 @@ def log_of(row: Session, begin: str | None) -> dict[str, object]:
     shown = list(row.process.events.order_by("seq").filter(seq__gte=first)[:SHOWN]) if row.process else []
     runtime = RUNTIMES.get(row.runtime)
     return {
-        "session": row, "story": row.story, "events": shown, "earlier": max(1, first - SHOWN) if first > 1 else 0,
-        "log_cursor": shown[-1].seq if shown else last, "label": runtime.label if runtime else row.runtime,
-        "cursor": newest(f"project:{row.project_id}"), "ledger": row.ledger.order_by("seq")[:200],
+        "session": row,
+        "story": row.story,
+        "events": shown,
+        "earlier": max(1, first - SHOWN) if first > 1 else 0,
+        "log_cursor": shown[-1].seq if shown else last,
+        "label": runtime.label if runtime else row.runtime,
+        "cursor": newest(f"project:{row.project_id}"),
+        "ledger": row.ledger.order_by("seq")[:200],
     }
 
 
@@ -73,24 +91,41 @@ def log_of(row: Session, begin: str | None) -> dict[str, object]:
 def credential_list(request: HttpRequest) -> HttpResponse:
     """Keys: names and where they may be sent; a value is never shown again."""
     if not may(request.user, "credential.edit", None):
-        return refused(request, NotAllowed("Only an admin of the whole server sees and adds credentials."), reverse("home"))
+        return refused(
+            request,
+            NotAllowed("Only an admin of the whole server sees and adds credentials."),
+            reverse("home"),
+        )
     form = CredentialForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         values = form.cleaned_data
         try:
             credentials.add_credential(
-                values["name"], kind=values["kind"], value=values["value"], base_urls=values["base_urls"].split(), actor=actor(request)
+                values["name"],
+                kind=values["kind"],
+                value=values["value"],
+                base_urls=values["base_urls"].split(),
+                actor=actor(request),
             )
         except Refused as error:
             return refused(request, error, reverse("credentials"))
         messages.success(request, f"Credential {values['name']} is stored, encrypted.")
         return redirect("credentials")
     rows = Credential.objects.order_by("name")
-    return render(request, "agents/credentials.html", {"form": form, "credentials": rows}, status=400 if form.errors else 200)
+    return render(
+        request,
+        "agents/credentials.html",
+        {"form": form, "credentials": rows},
+        status=400 if form.errors else 200,
+    )
 
 
 @require_GET
 def next_steps(request: HttpRequest) -> HttpResponse:
     """How to go on with a real agent: which programs this machine has, logged in or not, what to do."""
     found = [(runtime, runtime.find()) for runtime in RUNTIMES.values()]
-    return render(request, "agents/next_steps.html", {"found": found, "projects": Project.objects.visible_to(request.user)})
+    return render(
+        request,
+        "agents/next_steps.html",
+        {"found": found, "projects": Project.objects.visible_to(request.user)},
+    )

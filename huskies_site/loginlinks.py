@@ -20,7 +20,9 @@ PATH = "/login-link/{token}/"
 
 def make_link(user: User) -> str:
     """The path of a link that logs this person in once, within an hour."""
-    return PATH.format(token=signing.dumps([user.pk, _moment(user.last_login), user.password[-12:]], salt=SALT))
+    return PATH.format(
+        token=signing.dumps([user.pk, _moment(user.last_login), user.password[-12:]], salt=SALT)
+    )
 
 
 def redeem(token: str) -> User | None:
@@ -58,7 +60,9 @@ def first_admin() -> User:
     """The superuser whom a link is for when nobody is named; `admin` is made when there is none."""
     admin = User.objects.filter(is_superuser=True, is_active=True).order_by("pk").first()
     if admin is None:
-        admin, _ = User.objects.get_or_create(username="admin", defaults={"is_staff": True, "is_superuser": True})
+        admin, _ = User.objects.get_or_create(
+            username="admin", defaults={"is_staff": True, "is_superuser": True}
+        )
         if not (admin.is_superuser and admin.is_staff and admin.is_active):
             admin.is_superuser = admin.is_staff = admin.is_active = True
             admin.save(update_fields=["is_superuser", "is_staff", "is_active"])

@@ -30,8 +30,12 @@ def home(request: HttpRequest) -> HttpResponse:
     waits = Q(stage__in=NEEDS_A_PERSON) | Q(stage=Stage.QA) | ~Q(needs_approval="")
     needs = Story.objects.filter(waits, project__in=projects).exclude(stage__in=[Stage.DONE, Stage.ARCHIVED])
     context = {
-        "projects": projects, "needs": needs.select_related("project").order_by("stage_at")[:50], "may_add": may(request.user, "project.add", None),
-        "proposed": ProjectVersion.objects.filter(project__in=projects, state="proposed").select_related("project"),
+        "projects": projects,
+        "needs": needs.select_related("project").order_by("stage_at")[:50],
+        "may_add": may(request.user, "project.add", None),
+        "proposed": ProjectVersion.objects.filter(project__in=projects, state="proposed").select_related(
+            "project"
+        ),
     }
     return render(request, "home.html", context)
 
@@ -40,11 +44,13 @@ def home(request: HttpRequest) -> HttpResponse:
 def demo(request: HttpRequest) -> HttpResponse:
     """The button on the empty home page."""
     if not may(request.user, "demo.start", None):
-        return refused(request, NotAllowed("Only an admin of the whole server starts the demo."), reverse("home"))
+        return refused(
+            request, NotAllowed("Only an admin of the whole server starts the demo."), reverse("home")
+        )
     from huskies_site.demo import start_demo
 
     try:
-        project = start_demo(actor(request))
+        project = start_demo(actor(request)).project
     except Refused as error:
         return refused(request, error, reverse("home"))
     return redirect("board", project.name)
@@ -73,4 +79,6 @@ def health(request: HttpRequest) -> JsonResponse:
     host = Host.objects.filter(name=conf.host()).first()
     supervisor = bool(host and host.seen_at and host.seen_at > late)
     queue = bool(host and host.queue_seen_at and host.queue_seen_at > late)
-    return JsonResponse({"database": True, "supervisor": supervisor, "queue": queue}, status=200 if supervisor else 503)
+    return JsonResponse(
+        {"database": True, "supervisor": supervisor, "queue": queue}, status=200 if supervisor else 503
+    )

@@ -44,7 +44,9 @@ class VerbCommand(BaseCommand):
 
     def verb(self, name: str, run: Run, help: str) -> ArgumentParser:
         parser: ArgumentParser = self._verbs.add_parser(name, help=help, description=help)
-        parser.add_argument("--json", action="store_true", dest="as_json", help="answer with JSON on standard output")
+        parser.add_argument(
+            "--json", action="store_true", dest="as_json", help="answer with JSON on standard output"
+        )
         parser.set_defaults(run=run)
         return parser
 
@@ -62,7 +64,10 @@ class VerbCommand(BaseCommand):
         """Columns for people; `none` is said when there are no rows."""
         if not rows:
             return self.say(none)
-        cells = [list(head), *([plain(str(cell if cell is not None else "-")) for cell in row] for row in rows)]
+        cells = [
+            list(head),
+            *([plain(str(cell if cell is not None else "-")) for cell in row] for row in rows),
+        ]
         widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
         for row in cells:
             self.say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -98,7 +103,9 @@ def run_as_sentence(command: BaseCommand, argv: list[str]) -> None:
 def require_home() -> None:
     """A command before the first `up` would sign and store with a key that nobody knows afterwards."""
     if settings.SECRET_KEY != _read_key() and not os.environ.get("HUSKIES_SECRET_KEY", "").strip():
-        raise CommandError(f"There is no huskies at {conf.home()} yet. Start it once with `./huskies up` (HUSKIES_HOME names the folder).")
+        raise CommandError(
+            f"There is no huskies at {conf.home()} yet. Start it once with `./huskies up` (HUSKIES_HOME names the folder)."
+        )
 
 
 def _read_key() -> str | None:
@@ -116,8 +123,12 @@ def translated(call: Callable[[], Any]) -> Any:
         raise CommandError(refused.message) from refused
     except (OperationalError, ProgrammingError) as error:
         if NO_TABLE.search(str(error)):
-            raise CommandError(f"The database of {conf.home()} is not set up. Start the server once with `./huskies up`.") from error
-        raise CommandError(f"The database cannot be used: {error}. Look at DATABASE_URL and whether it is up.") from error
+            raise CommandError(
+                f"The database of {conf.home()} is not set up. Start the server once with `./huskies up`."
+            ) from error
+        raise CommandError(
+            f"The database cannot be used: {error}. Look at DATABASE_URL and whether it is up."
+        ) from error
 
 
 def plain(text: str) -> str:
@@ -129,7 +140,10 @@ def find_project(name: str) -> Project:
     project = Project.objects.filter(name=name).first()
     if project is None:
         known = ", ".join(Project.objects.order_by("name").values_list("name", flat=True)[:20])
-        raise NotFound(f"There is no project {name!r}. " + (f"There are: {known}." if known else "Add one with `project add`."))
+        raise NotFound(
+            f"There is no project {name!r}. "
+            + (f"There are: {known}." if known else "Add one with `project add`.")
+        )
     return project
 
 
@@ -140,4 +154,8 @@ def the_project(name: str | None) -> Project:
     projects = list(Project.objects.order_by("name")[:2])
     if len(projects) == 1:
         return projects[0]
-    raise NotFound("Name the project with --project." if projects else "There is no project yet; add one with `project add`.")
+    raise NotFound(
+        "Name the project with --project."
+        if projects
+        else "There is no project yet; add one with `project add`."
+    )

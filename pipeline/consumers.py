@@ -74,7 +74,11 @@ class LiveConsumer(AsyncWebsocketConsumer):
         if topic in self.cursors or len(self.cursors) >= TOPICS_AT_MOST:
             return
         if not await self.allowed(topic):
-            await self.send(text_data=json.dumps([{"topic": topic, "closed": "You may not see this, or it is not there."}]))
+            await self.send(
+                text_data=json.dumps(
+                    [{"topic": topic, "closed": "You may not see this, or it is not there."}]
+                )
+            )
             return
         hub = tail.hub_here()
         self.cursors[topic] = since if isinstance(since, int) and 0 <= since < 2**62 else 0
@@ -124,7 +128,9 @@ class LiveConsumer(AsyncWebsocketConsumer):
         for topic in list(self.cursors):
             if not await self.allowed(topic):
                 self.leave(topic)
-                await self.send(text_data=json.dumps([{"topic": topic, "closed": "You may no longer see this."}]))
+                await self.send(
+                    text_data=json.dumps([{"topic": topic, "closed": "You may no longer see this."}])
+                )
 
     async def current_user(self) -> Any:
         """The log-in as it stands in the database now: a log-out or a new password ends it."""

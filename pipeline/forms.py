@@ -12,14 +12,23 @@ from pipeline.roles import Role
 
 
 class StoryForm(forms.Form):
-    title = forms.CharField(max_length=200, widget=forms.TextInput(attrs={"placeholder": "What should be true afterwards?"}))
-    description = forms.CharField(required=False, max_length=100_000, widget=forms.Textarea(attrs={"rows": 5}))
+    title = forms.CharField(
+        max_length=200, widget=forms.TextInput(attrs={"placeholder": "What should be true afterwards?"})
+    )
+    description = forms.CharField(
+        required=False, max_length=100_000, widget=forms.Textarea(attrs={"rows": 5})
+    )
     criteria = forms.CharField(
-        required=False, label="Acceptance criteria, one a line", widget=forms.Textarea(attrs={"rows": 3}), max_length=100_000
+        required=False,
+        label="Acceptance criteria, one a line",
+        widget=forms.Textarea(attrs={"rows": 3}),
+        max_length=100_000,
     )
     kind = forms.ChoiceField(choices=Kind.choices)
     qa = forms.ChoiceField(choices=QaMode.choices, required=False, label="QA")
-    preferred_agent = forms.CharField(required=False, max_length=63, label="Agent", help_text="A name; empty = any.")
+    preferred_agent = forms.CharField(
+        required=False, max_length=63, label="Agent", help_text="A name; empty = any."
+    )
 
     @classmethod
     def of(cls, story: Story) -> StoryForm:
@@ -35,10 +44,18 @@ class StoryForm(forms.Form):
 
 class ProjectForm(forms.Form):
     source = forms.CharField(
-        max_length=1000, label="Repository", widget=forms.TextInput(attrs={"placeholder": "/home/me/web-shop or https://host/team/web-shop.git"})
+        max_length=1000,
+        label="Repository",
+        widget=forms.TextInput(attrs={"placeholder": "/home/me/web-shop or https://host/team/web-shop.git"}),
     )
-    name = forms.CharField(required=False, max_length=63, help_text="Lower-case letters, digits, dashes; empty = the repository's own.")
-    base_branch = forms.CharField(required=False, max_length=200, help_text="Where finished stories land; empty = the repository's own.")
+    name = forms.CharField(
+        required=False,
+        max_length=63,
+        help_text="Lower-case letters, digits, dashes; empty = the repository's own.",
+    )
+    base_branch = forms.CharField(
+        required=False, max_length=200, help_text="Where finished stories land; empty = the repository's own."
+    )
 
 
 class ProjectSettingsForm(forms.ModelForm):  # type: ignore[type-arg]

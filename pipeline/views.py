@@ -22,7 +22,7 @@ from pipeline.live.topics import context_of, newest
 from pipeline.models import Criterion, GateRun, Membership, ProjectVersion, Story
 from pipeline.models.project import Project
 from pipeline.roles import Role, may, role_in
-from pipeline.services import members, projects, stories
+from pipeline.services import members, projectfiles, projects, stories
 from pipeline.stages import Stage
 from pipeline.transitions import person_verbs
 
@@ -45,7 +45,9 @@ def project_for(request: HttpRequest, name: str) -> Project:
 
 
 def story_for(request: HttpRequest, name: str, number: int) -> Story:
-    return get_object_or_404(Story.objects.select_related("project", "owner"), project=project_for(request, name), number=number)
+    return get_object_or_404(
+        Story.objects.select_related("project", "owner"), project=project_for(request, name), number=number
+    )
 
 
 def refused(request: HttpRequest, error: Refused, back: str) -> HttpResponse:
@@ -74,16 +76,28 @@ def board(request: HttpRequest, name: str) -> HttpResponse:
     more = context_of([story for rows in shown.values() for story in rows])
     columns = [
         {
-            "stage": stage, "label": stage.label, "count": counts.get(stage, 0), "hidden": counts.get(stage, 0) - len(shown[stage]),
+            "stage": stage,
+            "label": stage.label,
+            "count": counts.get(stage, 0),
+            "hidden": counts.get(stage, 0) - len(shown[stage]),
             "cards": [{"story": story, **more.get(story.pk, {})} for story in shown[stage]],
         }
         for stage in COLUMNS
     ]
     context = {
-        **rights(request, project), "columns": columns, "cursor": cursor, "form": StoryForm(), "archived": counts.get(Stage.ARCHIVED, 0),
-        "empty": not counts, "proposed": projects.proposed_version(project),
+        **rights(request, project),
+        "columns": columns,
+        "cursor": cursor,
+        "form": StoryForm(),
+        "archived": counts.get(Stage.ARCHIVED, 0),
+        "empty": not counts,
+        "proposed": projects.proposed_version(project),
     }
-    return render(request, "pipeline/columns.html" if request.GET.get("part") == "columns" else "pipeline/board.html", context)
+    return render(
+        request,
+        "pipeline/columns.html" if request.GET.get("part") == "columns" else "pipeline/board.html",
+        context,
+    )
 
 
 @require_GET
@@ -98,7 +112,12 @@ def story_create(request: HttpRequest, name: str) -> HttpResponse:
     project, form = project_for(request, name), StoryForm(request.POST)
     back = reverse("board", args=[name])
     if not form.is_valid():
-        return render(request, "pipeline/story_form.html", {**rights(request, project), "form": form, "back": back}, status=400)
+        return render(
+            request,
+            "pipeline/story_form.html",
+            {**rights(request, project), "form": form, "back": back},
+            status=400,
+        )
     try:
         story = stories.create_story(project, actor=actor(request), **form.values())
     except Refused as error:
@@ -119,7 +138,12 @@ def story_edit(request: HttpRequest, name: str, number: int) -> HttpResponse:
             return refused(request, error, back)
         return redirect(back)
     status = 400 if request.method == "POST" else 200
-    return render(request, "pipeline/story_form.html", {**rights(request, story.project), "form": form, "back": back, "story": story}, status=status)
+    return render(
+        request,
+        "pipeline/story_form.html",
+        {**rights(request, story.project), "form": form, "back": back, "story": story},
+        status=status,
+    )
 
 
 @require_GET
@@ -129,11 +153,21 @@ def story(request: HttpRequest, name: str, number: int) -> HttpResponse:
     cursor = newest(f"project:{row.project_id}")
     gate_runs = list(row.gate_runs.select_related("process").order_by("-id")[:20])
     context = {
-        **rights(request, row.project), "story": row, "criteria": row.criteria.all(), "changes": row.changes.order_by("-id")[:200], "gate_runs": gate_runs,
-        "merges": row.merges.order_by("-id")[:20], "verbs": verbs_for(request, row), "cursor": cursor, **context_of([row]).get(row.pk, {}),
-        "has_diff": bool(row.tip and row.base), "live_gate": next((run for run in gate_runs if run.state == "running" and run.process), None),
+        **rights(request, row.project),
+        "story": row,
+        "criteria": row.criteria.all(),
+        "changes": row.changes.order_by("-id")[:200],
+        "gate_runs": gate_runs,
+        "merges": row.merges.order_by("-id")[:20],
+        "verbs": verbs_for(request, row),
+        "cursor": cursor,
+        **context_of([row]).get(row.pk, {}),
+        "has_diff": bool(row.tip and row.base),
+        "live_gate": next((run for run in gate_runs if run.state == "running" and run.process), None),
     }
-    return render(request, "pipeline/story_part.html" if request.GET.get("part") else "pipeline/story.html", context)
+    return render(
+        request, "pipeline/story_part.html" if request.GET.get("part") else "pipeline/story.html", context
+    )
 
 
 def verbs_for(request: HttpRequest, row: Story) -> list[dict[str, Any]]:
@@ -143,15 +177,40 @@ def verbs_for(request: HttpRequest, row: Story) -> list[dict[str, Any]]:
         for verb in person_verbs(row.stage)
         if may(request.user, str(verb.may), row.project)
     ]
-    if row.stage == Stage.CODING and may(request.user, "story.start", row.project) and (row.held_for or row.frozen):
+    if (
+        row.stage == Stage.CODING
+        and may(request.user, "story.start", row.project)
+        and (row.held_for or row.frozen)
+    ):
         found.insert(0, {"name": "start", "label": "Start", "help": "Go on with it.", "asks_why": False})
-    if row.stage in (Stage.BACKLOG, Stage.CODING, Stage.QA, Stage.MERGE) and not row.held_for and may(request.user, "story.hold", row.project):
-        found.append({"name": "hold", "label": "Hold", "help": "Nothing starts by itself until someone starts it.", "asks_why": False})
+    if (
+        row.stage in (Stage.BACKLOG, Stage.CODING, Stage.QA, Stage.MERGE)
+        and not row.held_for
+        and may(request.user, "story.hold", row.project)
+    ):
+        found.append(
+            {
+                "name": "hold",
+                "label": "Hold",
+                "help": "Nothing starts by itself until someone starts it.",
+                "asks_why": False,
+            }
+        )
     if may(request.user, "story.freeze", row.project):
         word = "unfreeze" if row.frozen else "freeze"
-        found.append({"name": word, "label": word.capitalize(), "help": "Keep it where it is.", "asks_why": False})
+        found.append(
+            {"name": word, "label": word.capitalize(), "help": "Keep it where it is.", "asks_why": False}
+        )
     if row.needs_approval and may(request.user, "story.approve_files", row.project):
-        found.insert(0, {"name": "approve_files", "label": "Approve these files", "help": row.needs_approval, "asks_why": False})
+        found.insert(
+            0,
+            {
+                "name": "approve_files",
+                "label": "Approve these files",
+                "help": row.needs_approval,
+                "asks_why": False,
+            },
+        )
     return found
 
 
@@ -186,7 +245,11 @@ def story_diff(request: HttpRequest, name: str, number: int) -> HttpResponse:
     if not (row.tip and row.base):
         raise Http404
     found = diff(conf.control_path(row.project.key), row.base, row.tip, max_bytes=DIFF_BYTES)
-    return render(request, "pipeline/diff.html", {**rights(request, row.project), "story": row, "files": by_file(found.text), "cut": found.cut})
+    return render(
+        request,
+        "pipeline/diff.html",
+        {**rights(request, row.project), "story": row, "files": by_file(found.text), "cut": found.cut},
+    )
 
 
 def by_file(text: str) -> list[dict[str, Any]]:
@@ -194,7 +257,14 @@ def by_file(text: str) -> list[dict[str, Any]]:
     files: list[dict[str, Any]] = []
     for line in text.splitlines():
         if line.startswith("diff --git ") or not files:
-            files.append({"name": line.removeprefix("diff --git ").split(" b/")[-1], "lines": [], "added": 0, "removed": 0})
+            files.append(
+                {
+                    "name": line.removeprefix("diff --git ").split(" b/")[-1],
+                    "lines": [],
+                    "added": 0,
+                    "removed": 0,
+                }
+            )
             continue
         kind = {"+": "add", "-": "del", "@": "at"}.get(line[:1], "")
         if line.startswith(("+++", "---", "index ", "new file", "deleted file", "similarity")):
@@ -211,25 +281,36 @@ def gate_run(request: HttpRequest, pk: int) -> HttpResponse:
     run = get_object_or_404(GateRun.objects.select_related("story__project", "process"), pk=pk)
     project = project_for(request, run.story.project.name)
     events = list(run.process.events.order_by("-seq")[:500])[::-1] if run.process else []
-    return render(request, "pipeline/gate_run.html", {**rights(request, project), "run": run, "story": run.story, "events": events})
+    return render(
+        request,
+        "pipeline/gate_run.html",
+        {**rights(request, project), "run": run, "story": run.story, "events": events},
+    )
 
 
 @require_http_methods(["GET", "POST"])
 def project_add(request: HttpRequest) -> HttpResponse:
     """Register a repository; for superusers."""
     if not may(request.user, "project.add", None):
-        return refused(request, NotAllowed("Only an admin of the whole server adds projects; ask one."), reverse("home"))
+        return refused(
+            request, NotAllowed("Only an admin of the whole server adds projects; ask one."), reverse("home")
+        )
     form = ProjectForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         values = form.cleaned_data
         try:
             project = projects.add_project(
-                values["source"], name=values["name"] or None, base_branch=values["base_branch"] or None, actor=actor(request)
+                values["source"],
+                name=values["name"] or None,
+                base_branch=values["base_branch"] or None,
+                actor=actor(request),
             )
         except Refused as error:
             return refused(request, error, reverse("project-add"))
         return redirect("project", project.name)
-    return render(request, "pipeline/project_add.html", {"form": form}, status=400 if request.method == "POST" else 200)
+    return render(
+        request, "pipeline/project_add.html", {"form": form}, status=400 if request.method == "POST" else 200
+    )
 
 
 @require_http_methods(["GET", "POST"])
@@ -247,12 +328,29 @@ def project(request: HttpRequest, name: str) -> HttpResponse:
             return redirect("project", name)
     active = projects.active_version(row)
     context = {
-        **rights(request, row), "form": form, "member_form": MemberForm(), "version": active, "proposed": projects.proposed_version(row),
-        "file": projects.active_file(row), "members": Membership.objects.filter(project=row).select_related("user").order_by("user__username"),
-        "gate": projects.active_file(row).gate, "agents": row.agents.filter(configured=True) if hasattr(row, "agents") else [],
+        **rights(request, row),
+        "form": form,
+        "member_form": MemberForm(),
+        "version": active,
+        "proposed": projects.proposed_version(row),
+        "file": projects.active_file(row),
+        "members": Membership.objects.filter(project=row).select_related("user").order_by("user__username"),
+        "gate": projects.active_file(row).gate,
+        "agents": row.agents.filter(configured=True) if hasattr(row, "agents") else [],
         "cursor": newest(f"project:{row.pk}"),
     }
     return render(request, "pipeline/project.html", context)
+
+
+@require_GET
+def project_propose(request: HttpRequest, name: str) -> HttpResponse:
+    """A project file that would fit the repository, to be copied and committed."""
+    row = project_for(request, name)
+    try:
+        text = projectfiles.proposal(row)
+    except Refused as error:
+        return refused(request, error, reverse("project", args=[name]))
+    return render(request, "pipeline/propose.html", {**rights(request, row), "text": text})
 
 
 @require_POST
@@ -288,5 +386,3 @@ def member_set(request: HttpRequest, name: str) -> HttpResponse:
         except Refused as error:
             return refused(request, error, back)
     return redirect(back)
-
-

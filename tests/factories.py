@@ -22,11 +22,18 @@ ALICE = Actor("alice")
 def git(*words: str, cwd: Path) -> str:
     """git as a person has it, without this machine's settings."""
     env = {
-        "PATH": __import__("os").environ["PATH"], "HOME": str(cwd), "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null",
-        "GIT_AUTHOR_NAME": "Alice", "GIT_AUTHOR_EMAIL": "alice@example.invalid",
-        "GIT_COMMITTER_NAME": "Alice", "GIT_COMMITTER_EMAIL": "alice@example.invalid",
+        "PATH": __import__("os").environ["PATH"],
+        "HOME": str(cwd),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "GIT_AUTHOR_NAME": "Alice",
+        "GIT_AUTHOR_EMAIL": "alice@example.invalid",
+        "GIT_COMMITTER_NAME": "Alice",
+        "GIT_COMMITTER_EMAIL": "alice@example.invalid",
     }
-    return subprocess.run(["git", *words], cwd=cwd, env=env, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        ["git", *words], cwd=cwd, env=env, check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def repository(folder: Path, files: dict[str, str] | None = None) -> Path:
@@ -54,11 +61,22 @@ def project(name: str = "web", **values: Any) -> Project:
     """A ready project in the database alone: for tests that start no child."""
     capacity()
     row = Project.objects.create(
-        name=name, key=conf.new_key(), source="/nowhere", state="ready", base_branch="main", tip="1" * 40, **{"unconfined_allowed": True, **values}
+        name=name,
+        key=conf.new_key(),
+        source="/nowhere",
+        state="ready",
+        base_branch="main",
+        tip="1" * 40,
+        **{"unconfined_allowed": True, **values},
     )
     file = ProjectFile.default(registered_sections())
     row.version = ProjectVersion.objects.create(
-        project=row, blob="none", commit=row.tip, data=file.to_json(), gate_hash=gate_hash(file), state="active"
+        project=row,
+        blob="none",
+        commit=row.tip,
+        data=file.to_json(),
+        gate_hash=gate_hash(file),
+        state="active",
     )
     row.save()
     return row
@@ -66,7 +84,12 @@ def project(name: str = "web", **values: Any) -> Project:
 
 def coder(project: Project, number: int = 1, **values: Any) -> Agent:
     return Agent.objects.create(
-        project=project, name=f"coder-{number}", role="coder", runtime="scripted", position=number, **{"entry": {"script": [["say", "hi"]]}, **values}
+        project=project,
+        name=f"coder-{number}",
+        role="coder",
+        runtime="scripted",
+        position=number,
+        **{"entry": {"script": [["say", "hi"]]}, **values},
     )
 
 

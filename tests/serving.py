@@ -24,7 +24,9 @@ class Server:
 
     def step(self) -> None:
         """One turn: launch what is prepared, follow, assign, advance the merges."""
-        for pk in Process.objects.filter(state=ProcessState.PREPARED, host=conf.host()).values_list("pk", flat=True):
+        for pk in Process.objects.filter(state=ProcessState.PREPARED, host=conf.host()).values_list(
+            "pk", flat=True
+        ):
             processes.launch(pk)
         self.supervisor.scan()
         self.supervisor.step()
@@ -37,8 +39,13 @@ class Server:
         deadline = time.monotonic() + seconds
         while not reached():
             if time.monotonic() > deadline:
-                rows = [f"{p}: {p.exit} {p.parser_state.get('last', '')[-300:]}" for p in Process.objects.order_by("-pk")[:10]]
-                raise AssertionError(f"{what} was not reached within {seconds:g} s. Processes:\n" + "\n".join(rows))
+                rows = [
+                    f"{p}: {p.exit} {p.parser_state.get('last', '')[-300:]}"
+                    for p in Process.objects.order_by("-pk")[:10]
+                ]
+                raise AssertionError(
+                    f"{what} was not reached within {seconds:g} s. Processes:\n" + "\n".join(rows)
+                )
             self.step()
             self.supervisor.wait()
 

@@ -7,138 +7,360 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('pipeline', '0001_initial'),
+        ("pipeline", "0001_initial"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Credential',
+            name="Credential",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=63, unique=True, validators=[django.core.validators.RegexValidator('^[A-Za-z0-9][A-Za-z0-9._-]*$', 'Letters, digits, dots and dashes.')])),
-                ('kind', models.CharField(choices=[('api_key', 'API key'), ('oauth_token', 'OAuth token'), ('host_login', "the host's own log-in")], default='api_key', max_length=20)),
-                ('sealed', models.TextField(blank=True, editable=False, help_text='The encrypted value (agents.sealing).')),
-                ('base_urls', models.JSONField(default=list, help_text="The addresses it may be sent to; empty = the provider's own only.")),
-                ('paused_for', models.CharField(blank=True, help_text='Why nothing starts with it: refused, or out of money.', max_length=500)),
-                ('paused_until', models.DateTimeField(blank=True, null=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "name",
+                    models.CharField(
+                        max_length=63,
+                        unique=True,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "^[A-Za-z0-9][A-Za-z0-9._-]*$", "Letters, digits, dots and dashes."
+                            )
+                        ],
+                    ),
+                ),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("api_key", "API key"),
+                            ("oauth_token", "OAuth token"),
+                            ("host_login", "the host's own log-in"),
+                        ],
+                        default="api_key",
+                        max_length=20,
+                    ),
+                ),
+                (
+                    "sealed",
+                    models.TextField(
+                        blank=True, editable=False, help_text="The encrypted value (agents.sealing)."
+                    ),
+                ),
+                (
+                    "base_urls",
+                    models.JSONField(
+                        default=list,
+                        help_text="The addresses it may be sent to; empty = the provider's own only.",
+                    ),
+                ),
+                (
+                    "paused_for",
+                    models.CharField(
+                        blank=True,
+                        help_text="Why nothing starts with it: refused, or out of money.",
+                        max_length=500,
+                    ),
+                ),
+                ("paused_until", models.DateTimeField(blank=True, null=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
             ],
         ),
         migrations.CreateModel(
-            name='Agent',
+            name="Agent",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=63)),
-                ('role', models.CharField(choices=[('coder', 'coder'), ('qa', 'QA'), ('mergemaster', 'mergemaster'), ('other', 'other')], max_length=20)),
-                ('runtime', models.CharField(max_length=30)),
-                ('model', models.CharField(blank=True, max_length=100)),
-                ('entry', models.JSONField(default=dict, help_text="The agent's entry in the project file (agents.agentfile).")),
-                ('position', models.PositiveIntegerField(default=0)),
-                ('configured', models.BooleanField(default=True)),
-                ('paused_for', models.CharField(blank=True, help_text='Why it takes nothing new; empty = it works.', max_length=500)),
-                ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='agents', to='pipeline.project')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("name", models.CharField(max_length=63)),
+                (
+                    "role",
+                    models.CharField(
+                        choices=[
+                            ("coder", "coder"),
+                            ("qa", "QA"),
+                            ("mergemaster", "mergemaster"),
+                            ("other", "other"),
+                        ],
+                        max_length=20,
+                    ),
+                ),
+                ("runtime", models.CharField(max_length=30)),
+                ("model", models.CharField(blank=True, max_length=100)),
+                (
+                    "entry",
+                    models.JSONField(
+                        default=dict, help_text="The agent's entry in the project file (agents.agentfile)."
+                    ),
+                ),
+                ("position", models.PositiveIntegerField(default=0)),
+                ("configured", models.BooleanField(default=True)),
+                (
+                    "paused_for",
+                    models.CharField(
+                        blank=True, help_text="Why it takes nothing new; empty = it works.", max_length=500
+                    ),
+                ),
+                (
+                    "project",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="agents",
+                        to="pipeline.project",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['project_id', 'position', 'name'],
+                "ordering": ["project_id", "position", "name"],
             },
         ),
         migrations.CreateModel(
-            name='Session',
+            name="Session",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('role', models.CharField(choices=[('coder', 'coder'), ('qa', 'QA'), ('mergemaster', 'mergemaster'), ('other', 'other')], max_length=20)),
-                ('runtime', models.CharField(max_length=30)),
-                ('model', models.CharField(blank=True, max_length=100)),
-                ('entry', models.JSONField(default=dict, help_text="The agent's entry with which it began.")),
-                ('key', models.CharField(max_length=20, unique=True)),
-                ('fence', models.PositiveBigIntegerField()),
-                ('host', models.CharField(max_length=255)),
-                ('state', models.CharField(choices=[('queued', 'claimed, not yet started'), ('starting', 'starting'), ('running', 'running'), ('stopping', 'ending: its work is being saved'), ('ended', 'ended')], default='queued', max_length=10)),
-                ('conversation', models.CharField(max_length=36)),
-                ('resumed', models.BooleanField(default=False, help_text='It continues a conversation.')),
-                ('resume_note', models.CharField(blank=True, help_text='Why it is warm or cold.', max_length=300)),
-                ('prompt', models.TextField(blank=True)),
-                ('base', models.CharField(blank=True, max_length=64)),
-                ('began_at_commit', models.CharField(blank=True, help_text='The commit from which its copy was made.', max_length=64)),
-                ('sandbox', models.CharField(blank=True, max_length=20)),
-                ('stop_requested_at', models.DateTimeField(null=True)),
-                ('stop_requested_by', models.CharField(blank=True, max_length=150)),
-                ('told', models.JSONField(help_text="What the runtime's parser said of the end: kind, reason, until.", null=True)),
-                ('outcome', models.CharField(blank=True, max_length=20)),
-                ('reason', models.TextField(blank=True)),
-                ('saved', models.CharField(blank=True, help_text='The commit at refs/huskies/sessions/<key>.', max_length=64)),
-                ('input_tokens', models.PositiveBigIntegerField(default=0)),
-                ('output_tokens', models.PositiveBigIntegerField(default=0)),
-                ('cache_read_tokens', models.PositiveBigIntegerField(default=0)),
-                ('cache_write_tokens', models.PositiveBigIntegerField(default=0)),
-                ('cost_usd', models.DecimalField(decimal_places=6, default=0, max_digits=14)),
-                ('reported_cost_usd', models.DecimalField(decimal_places=6, help_text="The program's own figure.", max_digits=14, null=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('started_at', models.DateTimeField(null=True)),
-                ('ended_at', models.DateTimeField(null=True)),
-                ('agent', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='sessions', to='agents.agent')),
-                ('credential', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='sessions', to='agents.credential')),
-                ('process', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='sessions', to='pipeline.process')),
-                ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='sessions', to='pipeline.project')),
-                ('saving', models.ForeignKey(help_text='The intake of its work.', null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='pipeline.process')),
-                ('started_by', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('story', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='sessions', to='pipeline.story')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "role",
+                    models.CharField(
+                        choices=[
+                            ("coder", "coder"),
+                            ("qa", "QA"),
+                            ("mergemaster", "mergemaster"),
+                            ("other", "other"),
+                        ],
+                        max_length=20,
+                    ),
+                ),
+                ("runtime", models.CharField(max_length=30)),
+                ("model", models.CharField(blank=True, max_length=100)),
+                ("entry", models.JSONField(default=dict, help_text="The agent's entry with which it began.")),
+                ("key", models.CharField(max_length=20, unique=True)),
+                ("fence", models.PositiveBigIntegerField()),
+                ("host", models.CharField(max_length=255)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("queued", "claimed, not yet started"),
+                            ("starting", "starting"),
+                            ("running", "running"),
+                            ("stopping", "ending: its work is being saved"),
+                            ("ended", "ended"),
+                        ],
+                        default="queued",
+                        max_length=10,
+                    ),
+                ),
+                ("conversation", models.CharField(max_length=36)),
+                ("resumed", models.BooleanField(default=False, help_text="It continues a conversation.")),
+                (
+                    "resume_note",
+                    models.CharField(blank=True, help_text="Why it is warm or cold.", max_length=300),
+                ),
+                ("prompt", models.TextField(blank=True)),
+                ("base", models.CharField(blank=True, max_length=64)),
+                (
+                    "began_at_commit",
+                    models.CharField(
+                        blank=True, help_text="The commit from which its copy was made.", max_length=64
+                    ),
+                ),
+                ("sandbox", models.CharField(blank=True, max_length=20)),
+                ("stop_requested_at", models.DateTimeField(null=True)),
+                ("stop_requested_by", models.CharField(blank=True, max_length=150)),
+                (
+                    "told",
+                    models.JSONField(
+                        help_text="What the runtime's parser said of the end: kind, reason, until.", null=True
+                    ),
+                ),
+                ("outcome", models.CharField(blank=True, max_length=20)),
+                ("reason", models.TextField(blank=True)),
+                (
+                    "saved",
+                    models.CharField(
+                        blank=True, help_text="The commit at refs/huskies/sessions/<key>.", max_length=64
+                    ),
+                ),
+                ("input_tokens", models.PositiveBigIntegerField(default=0)),
+                ("output_tokens", models.PositiveBigIntegerField(default=0)),
+                ("cache_read_tokens", models.PositiveBigIntegerField(default=0)),
+                ("cache_write_tokens", models.PositiveBigIntegerField(default=0)),
+                ("cost_usd", models.DecimalField(decimal_places=6, default=0, max_digits=14)),
+                (
+                    "reported_cost_usd",
+                    models.DecimalField(
+                        decimal_places=6, help_text="The program's own figure.", max_digits=14, null=True
+                    ),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("started_at", models.DateTimeField(null=True)),
+                ("ended_at", models.DateTimeField(null=True)),
+                (
+                    "agent",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="sessions",
+                        to="agents.agent",
+                    ),
+                ),
+                (
+                    "credential",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="sessions",
+                        to="agents.credential",
+                    ),
+                ),
+                (
+                    "process",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="sessions",
+                        to="pipeline.process",
+                    ),
+                ),
+                (
+                    "project",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="sessions",
+                        to="pipeline.project",
+                    ),
+                ),
+                (
+                    "saving",
+                    models.ForeignKey(
+                        help_text="The intake of its work.",
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to="pipeline.process",
+                    ),
+                ),
+                (
+                    "started_by",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "story",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="sessions",
+                        to="pipeline.story",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['id'],
+                "ordering": ["id"],
             },
         ),
         migrations.CreateModel(
-            name='LedgerRow',
+            name="LedgerRow",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('seq', models.PositiveBigIntegerField(help_text='The log event it stands in.')),
-                ('request_id', models.CharField(blank=True, max_length=100)),
-                ('model', models.CharField(max_length=100)),
-                ('input_tokens', models.PositiveBigIntegerField(default=0)),
-                ('output_tokens', models.PositiveBigIntegerField(default=0)),
-                ('cache_read_tokens', models.PositiveBigIntegerField(default=0)),
-                ('cache_write_tokens', models.PositiveBigIntegerField(default=0)),
-                ('cost_usd', models.DecimalField(decimal_places=6, default=0, max_digits=14)),
-                ('at', models.DateTimeField()),
-                ('session', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='ledger', to='agents.session')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("seq", models.PositiveBigIntegerField(help_text="The log event it stands in.")),
+                ("request_id", models.CharField(blank=True, max_length=100)),
+                ("model", models.CharField(max_length=100)),
+                ("input_tokens", models.PositiveBigIntegerField(default=0)),
+                ("output_tokens", models.PositiveBigIntegerField(default=0)),
+                ("cache_read_tokens", models.PositiveBigIntegerField(default=0)),
+                ("cache_write_tokens", models.PositiveBigIntegerField(default=0)),
+                ("cost_usd", models.DecimalField(decimal_places=6, default=0, max_digits=14)),
+                ("at", models.DateTimeField()),
+                (
+                    "session",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="ledger",
+                        to="agents.session",
+                    ),
+                ),
             ],
         ),
         migrations.AddConstraint(
-            model_name='agent',
-            constraint=models.UniqueConstraint(fields=('project', 'name'), name='agent_names_are_unique_in_a_project'),
+            model_name="agent",
+            constraint=models.UniqueConstraint(
+                fields=("project", "name"), name="agent_names_are_unique_in_a_project"
+            ),
         ),
         migrations.AddIndex(
-            model_name='session',
-            index=models.Index(condition=models.Q(('state', 'ended'), _negated=True), fields=['project', 'state'], name='session_live'),
+            model_name="session",
+            index=models.Index(
+                condition=models.Q(("state", "ended"), _negated=True),
+                fields=["project", "state"],
+                name="session_live",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='session',
-            constraint=models.UniqueConstraint(condition=models.Q(('state__in', ('queued', 'starting', 'running', 'stopping'))), fields=('agent',), name='one_live_session_per_agent'),
+            model_name="session",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("state__in", ("queued", "starting", "running", "stopping"))),
+                fields=("agent",),
+                name="one_live_session_per_agent",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='session',
-            constraint=models.UniqueConstraint(condition=models.Q(('state__in', ('queued', 'starting', 'running', 'stopping')), models.Q(('role', 'other'), _negated=True)), fields=('story', 'role'), name='one_live_session_per_story_and_role'),
+            model_name="session",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(
+                    ("state__in", ("queued", "starting", "running", "stopping")),
+                    models.Q(("role", "other"), _negated=True),
+                ),
+                fields=("story", "role"),
+                name="one_live_session_per_story_and_role",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='session',
-            constraint=models.UniqueConstraint(fields=('story', 'fence'), name='a_fence_is_given_out_once'),
+            model_name="session",
+            constraint=models.UniqueConstraint(fields=("story", "fence"), name="a_fence_is_given_out_once"),
         ),
         migrations.AddConstraint(
-            model_name='session',
-            constraint=models.CheckConstraint(condition=models.Q(('state__in', ['queued', 'starting', 'running', 'stopping', 'ended'])), name='session_state_is_known'),
+            model_name="session",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("state__in", ["queued", "starting", "running", "stopping", "ended"])),
+                name="session_state_is_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='session',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('state', 'ended'), _negated=True), models.Q(('outcome', ''), _negated=True), _connector='OR'), name='an_ended_session_has_an_outcome'),
+            model_name="session",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("state", "ended"), _negated=True),
+                    models.Q(("outcome", ""), _negated=True),
+                    _connector="OR",
+                ),
+                name="an_ended_session_has_an_outcome",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='ledgerrow',
-            constraint=models.UniqueConstraint(fields=('session', 'seq'), name='a_request_is_booked_once'),
+            model_name="ledgerrow",
+            constraint=models.UniqueConstraint(fields=("session", "seq"), name="a_request_is_booked_once"),
         ),
     ]

@@ -91,8 +91,12 @@ class Errand:
                 # Its first line, for a person; the whole of it only where someone asked for it.
                 if os.environ.get("HUSKIES_DEBUG"):
                     traceback.print_exc()
-                said = {"failed": f"{type(error).__name__}: {str(error).strip() or 'no reason given'}".splitlines()[0]}
-            with open(writing, "w", encoding="utf-8") as out:
+                said = {
+                    "failed": f"{type(error).__name__}: {str(error).strip() or 'no reason given'}".splitlines()[
+                        0
+                    ]
+                }
+            with os.fdopen(writing, "w", encoding="utf-8") as out:
                 json.dump(said, out)
             return 0
 

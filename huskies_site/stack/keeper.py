@@ -83,8 +83,14 @@ class Keeper:
         while True:
             now = time.monotonic()
             if self.asked:
-                if self.asked > 1 or (self.stopping_since is not None and now > self.stopping_since + DRAIN_SECONDS):
-                    self.say("Ending at once." if self.asked > 1 else "Some parts do not end by themselves; they are killed.")
+                if self.asked > 1 or (
+                    self.stopping_since is not None and now > self.stopping_since + DRAIN_SECONDS
+                ):
+                    self.say(
+                        "Ending at once."
+                        if self.asked > 1
+                        else "Some parts do not end by themselves; they are killed."
+                    )
                     self._kill_all()
                     return 1 if self.asked > 1 else 0
                 if self.stopping_since is None:
@@ -137,14 +143,20 @@ class Keeper:
         os.close(part.pidfd)
         part.identity, part.pidfd = None, -1
         now = time.monotonic()
-        how = f"exit {os.waitstatus_to_exitcode(status)}" if os.WIFEXITED(status) else signal.Signals(os.WTERMSIG(status)).name
+        how = (
+            f"exit {os.waitstatus_to_exitcode(status)}"
+            if os.WIFEXITED(status)
+            else signal.Signals(os.WTERMSIG(status)).name
+        )
         if self.stopping_since is not None or self.asked:
             self.say(f"{part.name} ended")
             return
         if now - part.started >= STEADY_SECONDS:
             part.delay = FIRST_DELAY
         part.due = now + part.delay
-        self.say(f"{part.name} died ({how}) after {now - part.started:.1f} s; it starts again in {part.delay:g} s")
+        self.say(
+            f"{part.name} died ({how}) after {now - part.started:.1f} s; it starts again in {part.delay:g} s"
+        )
         part.delay = min(part.delay * 2, LONGEST_DELAY)
 
     def _drain(self, now: float) -> None:
@@ -182,7 +194,9 @@ class Keeper:
             self._errand = forks.Errand(startup.beat, BEAT_TIMEOUT)
             self._selector.register(self._errand.fd, selectors.EVENT_READ, self._errand)
         if now - self._seen_at > 2 * self.heartbeat + 5 and not self._away:
-            self.say(f"workers have not answered for {now - self._seen_at:.0f} s: the queue hangs; they are killed and start again")
+            self.say(
+                f"workers have not answered for {now - self._seen_at:.0f} s: the queue hangs; they are killed and start again"
+            )
             self._seen_at = now
             os.killpg(workers.identity.pid, signal.SIGKILL)
 
@@ -191,7 +205,9 @@ class Keeper:
             seen = self._end_errand()
         except forks.ErrandFailed as error:
             if str(error) != self._away:
-                self.say(f"The database cannot be used for the queue's heartbeat ({error}); it is tried again.")
+                self.say(
+                    f"The database cannot be used for the queue's heartbeat ({error}); it is tried again."
+                )
             self._away = str(error)
             self._seen_at = now  # a database that is away says nothing about the queue
             return

@@ -25,7 +25,11 @@ FILE = "stack.json"
 
 def record(home: Path, parts: dict[str, Identity]) -> None:
     """Remember the parts, so that the next `up` can end what this one left."""
-    said = {"version": 1, "command": command_of(os.getpid()), "parts": {name: json.loads(one.to_json()) for name, one in parts.items()}}
+    said = {
+        "version": 1,
+        "command": command_of(os.getpid()),
+        "parts": {name: json.loads(one.to_json()) for name, one in parts.items()},
+    }
     write_durably(str(home), FILE, json.dumps(said).encode())
 
 
@@ -38,14 +42,18 @@ def recorded(home: Path) -> tuple[str, dict[str, Identity]]:
     """The command line and the parts of the set that ran last; a damaged file is as none."""
     try:
         said: dict[str, Any] = json.loads((home / FILE).read_bytes())
-        return str(said["command"]), {name: Identity.from_json(json.dumps(one)) for name, one in said["parts"].items()}
+        return str(said["command"]), {
+            name: Identity.from_json(json.dumps(one)) for name, one in said["parts"].items()
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "", {}
 
 
 def command_of(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
+        return (
+            Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
+        )
     except OSError:
         return ""
 
@@ -87,7 +95,9 @@ def end_leftovers(home: Path, seconds: float = 5.0) -> dict[str, int]:
             for one in found:
                 wait_for_end(one, until)
             if time.monotonic() > until:
-                raise TimeoutError(f"{name} of an earlier start ({', '.join(str(one.pid) for one in found)}) cannot be killed")
+                raise TimeoutError(
+                    f"{name} of an earlier start ({', '.join(str(one.pid) for one in found)}) cannot be killed"
+                )
     return ended
 
 

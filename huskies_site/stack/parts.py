@@ -48,8 +48,12 @@ def web(listener: socket.socket) -> int:
     from huskies_site.asgi import application
 
     # Daphne takes sockets only by a description in words, which knows no IPv6 for a descriptor.
-    daphne_server.serverFromString = lambda reactor, _: AdoptedStreamServerEndpoint(reactor, listener.fileno(), listener.family)
-    server = daphne_server.Server(application, endpoints=["the socket of up"], server_name="huskies", verbosity=0)
+    daphne_server.serverFromString = lambda reactor, _: AdoptedStreamServerEndpoint(
+        reactor, listener.fileno(), listener.family
+    )
+    server = daphne_server.Server(
+        application, endpoints=["the socket of up"], server_name="huskies", verbosity=0
+    )
     server.run()
     return 0
 
@@ -76,7 +80,9 @@ def supervise() -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)
-        raise AlreadySupervised(f"Another supervisor already follows the processes of {conf.home()} on this host; this one ends.") from None
+        raise AlreadySupervised(
+            f"Another supervisor already follows the processes of {conf.home()} on this host; this one ends."
+        ) from None
     supervisor = Supervisor()
 
     def stop(*_: object) -> None:

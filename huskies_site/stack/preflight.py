@@ -28,11 +28,14 @@ class CannotStart(Exception):
 
 def require_git() -> None:
     if shutil.which("git") is None:
-        raise CannotStart("git was not found, and every story is worked and landed with it. Install it (apt-get install git) and try again.")
+        raise CannotStart(
+            "git was not found, and every story is worked and landed with it. Install it (apt-get install git) and try again."
+        )
     found = git_version()
     if found < MINIMUM_VERSION:
+        here, needed = (".".join(map(str, version)) for version in (found, MINIMUM_VERSION))
         raise CannotStart(
-            f"git {'.'.join(map(str, found))} is too old: {'.'.join(map(str, MINIMUM_VERSION))} or newer is needed. Install a newer one and try again."
+            f"git {here} is too old: {needed} or newer is needed. Install a newer one and try again."
         )
 
 
@@ -58,7 +61,7 @@ def take_lock(home: Path, address: str) -> int:
 
 def lock_holder(home: Path) -> tuple[Identity, str] | None:
     """Who runs `up` on this folder, and its address; None when nobody does."""
-    with contextlib.suppress(OSError, ValueError), open(home / LOCK, "rb") as file:
+    with contextlib.suppress(OSError, ValueError), (home / LOCK).open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -70,7 +73,9 @@ def lock_holder(home: Path) -> tuple[Identity, str] | None:
 def listen(host: str, port: int) -> socket.socket:
     """The socket that the web part serves. `up` keeps it, so that a restart of that part loses no visitor. Raises CannotStart."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
@@ -102,7 +107,10 @@ def systemd_warning() -> str | None:
     try:
         said = subprocess.run(
             ["systemctl", *scope, "show", "--property=KillMode,OOMPolicy", "--", found[1]],
-            capture_output=True, text=True, timeout=2, check=False,
+            capture_output=True,
+            text=True,
+            timeout=2,
+            check=False,
         ).stdout
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -112,7 +120,11 @@ def systemd_warning() -> str | None:
 def unit_warning(unit: str, values: dict[str, str]) -> str | None:
     """What is wrong with the unit's KillMode and OOMPolicy, as a sentence; None if nothing is."""
     wanted = {"KillMode": "process", "OOMPolicy": "continue"}
-    wrong = [f"{name}={wanted[name]} (now {values[name]})" for name in wanted if name in values and values[name] != wanted[name]]
+    wrong = [
+        f"{name}={wanted[name]} (now {values[name]})"
+        for name in wanted
+        if name in values and values[name] != wanted[name]
+    ]
     if not wrong:
         return None
     return f"Warning: {unit} would take running agents down with it. Set {' and '.join(wrong)} in its [Service] section."

@@ -38,7 +38,8 @@ def set_up() -> dict[str, Any]:
         capacity.draining = False  # `down --agents` set it
         capacity.save(update_fields=["epoch", "draining"])
         Host.objects.update_or_create(
-            name=conf.host(), defaults={"boot_id": boot_id(), "level": level.name, "level_reason": level.reason}
+            name=conf.host(),
+            defaults={"boot_id": boot_id(), "level": level.name, "level_reason": level.reason},
         )
     stopped = stop_runners_of_another_time() if restored else []
     write_durably(str(conf.home()), EPOCH, str(capacity.epoch).encode())
@@ -61,7 +62,11 @@ def stop_runners_of_another_time() -> list[str]:
     for folder in sorted(conf.runs().iterdir()):
         if spawn.runner_alive(conf.runs(), folder.name):
             with contextlib.suppress(control.ControlUnavailable):
-                control.ask(conf.runs(), folder.name, {"do": "stop", "grace": 5.0, "reason": "the database was restored from an older copy"})
+                control.ask(
+                    conf.runs(),
+                    folder.name,
+                    {"do": "stop", "grace": 5.0, "reason": "the database was restored from an older copy"},
+                )
                 stopped.append(folder.name)
     return stopped
 
@@ -80,4 +85,8 @@ def drain_and_stop_agents(grace: float = 5.0) -> list[str]:
 
     Capacity.objects.filter(pk=1).update(draining=True)
     rows = Process.objects.live().filter(host=conf.host())
-    return [row.key for row in rows if processes.stop(row, grace=grace, reason=f"the server was stopped at {timezone.now():%H:%M:%S} UTC")]
+    return [
+        row.key
+        for row in rows
+        if processes.stop(row, grace=grace, reason=f"the server was stopped at {timezone.now():%H:%M:%S} UTC")
+    ]

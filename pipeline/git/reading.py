@@ -174,6 +174,14 @@ def show_file(control: Path, commit: str, path: str, *, max_bytes: int = 1_000_0
     return TreeFile(path, mode, blob, int(size), done.stdout, done.cut)
 
 
+def all_paths(control: Path, commit: str, *, most: int = 20_000) -> list[str]:
+    """The paths of every file of a commit, at most `most` of them."""
+    listed = git(
+        control, "ls-tree", "-r", "-z", "--full-tree", "--name-only", names.check_commit(commit), timeout=120
+    ).stdout
+    return [path.decode("utf-8", "replace") for path in listed.split(b"\0")[:most] if path]
+
+
 def blob_at(control: Path, commit: str, path: str) -> str | None:
     """The blob's id at a path, for comparing a gate's script at two commits; None when it is not a file
     there."""

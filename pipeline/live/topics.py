@@ -74,7 +74,9 @@ def cards(stories: list[Story]) -> list[dict[str, Any]]:
     more = context_of(stories)
     return [
         {
-            "story": story.pk, "number": story.number, "stage": story.stage,
+            "story": story.pk,
+            "number": story.number,
+            "stage": story.stage,
             "html": render_to_string("pipeline/card.html", {"story": story, **more.get(story.pk, {})}),
         }
         for story in stories
@@ -97,5 +99,7 @@ def _of_process(topic: str, key: str, cursor: int) -> dict[str, Any] | None:
     if len(rows) > AT_MOST and cursor > 0:
         return {"topic": topic, "upto": newest(topic), "resync": True}
     rows = rows[:AT_MOST]
-    lines = [{"seq": row.seq, "html": render_to_string("pipeline/log_event.html", {"event": row})} for row in rows]
+    lines = [
+        {"seq": row.seq, "html": render_to_string("pipeline/log_event.html", {"event": row})} for row in rows
+    ]
     return {"topic": topic, "from": cursor, "upto": rows[-1].seq, "lines": lines}

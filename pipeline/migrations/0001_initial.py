@@ -7,7 +7,6 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
@@ -16,337 +15,985 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
-            name='Project',
+            name="Project",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=63, unique=True, validators=[django.core.validators.RegexValidator('^[a-z0-9][a-z0-9-]*$', 'Lower-case letters, digits and dashes, such as web-shop.')])),
-                ('key', models.CharField(editable=False, help_text='Random name of the control repository.', max_length=20, unique=True)),
-                ('source', models.CharField(help_text='A folder on this machine, or a URL.', max_length=1000)),
-                ('source_kind', models.CharField(blank=True, editable=False, help_text='checkout, bare or remote', max_length=10)),
-                ('base_branch', models.CharField(blank=True, help_text="Where finished stories land; empty = the repository's own branch.", max_length=200)),
-                ('object_format', models.CharField(default='sha1', editable=False, max_length=10)),
-                ('state', models.CharField(choices=[('preparing', 'being prepared'), ('ready', 'ready'), ('refused', 'refused')], default='preparing', editable=False, max_length=10)),
-                ('reason', models.TextField(blank=True, editable=False, help_text='Why it is refused or cannot be reached just now.')),
-                ('tip', models.CharField(blank=True, editable=False, help_text='The newest commit of the base branch that the server has seen.', max_length=64)),
-                ('limit', models.PositiveIntegerField(blank=True, help_text='How many agents may work on it at once; empty = no own limit.', null=True)),
-                ('next_number', models.PositiveIntegerField(default=1, editable=False)),
-                ('unconfined_allowed', models.BooleanField(default=False, help_text='Agents may run without bubblewrap (edits only). For admins.')),
-                ('file_error', models.TextField(blank=True, editable=False, help_text='What is wrong with the newest project file; the last good version holds.')),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "name",
+                    models.CharField(
+                        max_length=63,
+                        unique=True,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "^[a-z0-9][a-z0-9-]*$",
+                                "Lower-case letters, digits and dashes, such as web-shop.",
+                            )
+                        ],
+                    ),
+                ),
+                (
+                    "key",
+                    models.CharField(
+                        editable=False,
+                        help_text="Random name of the control repository.",
+                        max_length=20,
+                        unique=True,
+                    ),
+                ),
+                (
+                    "source",
+                    models.CharField(help_text="A folder on this machine, or a URL.", max_length=1000),
+                ),
+                (
+                    "source_kind",
+                    models.CharField(
+                        blank=True, editable=False, help_text="checkout, bare or remote", max_length=10
+                    ),
+                ),
+                (
+                    "base_branch",
+                    models.CharField(
+                        blank=True,
+                        help_text="Where finished stories land; empty = the repository's own branch.",
+                        max_length=200,
+                    ),
+                ),
+                ("object_format", models.CharField(default="sha1", editable=False, max_length=10)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[("preparing", "being prepared"), ("ready", "ready"), ("refused", "refused")],
+                        default="preparing",
+                        editable=False,
+                        max_length=10,
+                    ),
+                ),
+                (
+                    "reason",
+                    models.TextField(
+                        blank=True,
+                        editable=False,
+                        help_text="Why it is refused or cannot be reached just now.",
+                    ),
+                ),
+                (
+                    "tip",
+                    models.CharField(
+                        blank=True,
+                        editable=False,
+                        help_text="The newest commit of the base branch that the server has seen.",
+                        max_length=64,
+                    ),
+                ),
+                (
+                    "limit",
+                    models.PositiveIntegerField(
+                        blank=True,
+                        help_text="How many agents may work on it at once; empty = no own limit.",
+                        null=True,
+                    ),
+                ),
+                ("next_number", models.PositiveIntegerField(default=1, editable=False)),
+                (
+                    "unconfined_allowed",
+                    models.BooleanField(
+                        default=False, help_text="Agents may run without bubblewrap (edits only). For admins."
+                    ),
+                ),
+                (
+                    "file_error",
+                    models.TextField(
+                        blank=True,
+                        editable=False,
+                        help_text="What is wrong with the newest project file; the last good version holds.",
+                    ),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
             ],
         ),
         migrations.CreateModel(
-            name='Host',
+            name="Host",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=255, unique=True)),
-                ('boot_id', models.CharField(blank=True, max_length=64)),
-                ('seen_at', models.DateTimeField(null=True)),
-                ('queue_seen_at', models.DateTimeField(null=True)),
-                ('supervisor_pid', models.PositiveIntegerField(null=True)),
-                ('level', models.CharField(blank=True, help_text='The strongest confinement that works here.', max_length=20)),
-                ('level_reason', models.TextField(blank=True)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("name", models.CharField(max_length=255, unique=True)),
+                ("boot_id", models.CharField(blank=True, max_length=64)),
+                ("seen_at", models.DateTimeField(null=True)),
+                ("queue_seen_at", models.DateTimeField(null=True)),
+                ("supervisor_pid", models.PositiveIntegerField(null=True)),
+                (
+                    "level",
+                    models.CharField(
+                        blank=True, help_text="The strongest confinement that works here.", max_length=20
+                    ),
+                ),
+                ("level_reason", models.TextField(blank=True)),
             ],
         ),
         migrations.CreateModel(
-            name='Capacity',
+            name="Capacity",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('limit', models.PositiveIntegerField(default=8, help_text='How many agents may run at once on the whole server.')),
-                ('epoch', models.PositiveBigIntegerField(default=0, help_text="Grows with every `up`; a smaller one than the data folder's means a restored backup.")),
-                ('draining', models.BooleanField(default=False, help_text='Nothing new is started while set.')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "limit",
+                    models.PositiveIntegerField(
+                        default=8, help_text="How many agents may run at once on the whole server."
+                    ),
+                ),
+                (
+                    "epoch",
+                    models.PositiveBigIntegerField(
+                        default=0,
+                        help_text="Grows with every `up`; a smaller one than the data folder's means a restored backup.",
+                    ),
+                ),
+                (
+                    "draining",
+                    models.BooleanField(default=False, help_text="Nothing new is started while set."),
+                ),
             ],
             options={
-                'verbose_name_plural': 'capacity',
-                'constraints': [models.CheckConstraint(condition=models.Q(('pk', 1)), name='capacity_is_one_row')],
+                "verbose_name_plural": "capacity",
+                "constraints": [
+                    models.CheckConstraint(condition=models.Q(("pk", 1)), name="capacity_is_one_row")
+                ],
             },
         ),
         migrations.CreateModel(
-            name='EventCounter',
+            name="EventCounter",
             fields=[
-                ('project', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='event_counter', serialize=False, to='pipeline.project')),
-                ('number', models.PositiveBigIntegerField(default=0)),
+                (
+                    "project",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        related_name="event_counter",
+                        serialize=False,
+                        to="pipeline.project",
+                    ),
+                ),
+                ("number", models.PositiveBigIntegerField(default=0)),
             ],
         ),
         migrations.CreateModel(
-            name='Process',
+            name="Process",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('key', models.CharField(max_length=20, unique=True)),
-                ('kind', models.CharField(max_length=20)),
-                ('host', models.CharField(max_length=255)),
-                ('fence', models.PositiveBigIntegerField(default=0)),
-                ('request', models.JSONField(default=dict)),
-                ('state', models.CharField(choices=[('prepared', 'about to start'), ('running', 'running'), ('exited', 'ended, result not yet handled'), ('lost', 'its runner died'), ('handled', 'over')], default='prepared', max_length=10)),
-                ('pid', models.PositiveIntegerField(null=True)),
-                ('start_time', models.PositiveBigIntegerField(help_text='Clock ticks since boot, /proc/<pid>/stat field 22.', null=True)),
-                ('boot_id', models.CharField(blank=True, max_length=64)),
-                ('offset', models.PositiveBigIntegerField(default=0, help_text='Bytes of the log that are in the database.')),
-                ('parser_state', models.JSONField(default=dict)),
-                ('last_seq', models.PositiveBigIntegerField(default=0)),
-                ('main_started', models.BooleanField(default=False)),
-                ('exit', models.JSONField(null=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('started_at', models.DateTimeField(null=True)),
-                ('ended_at', models.DateTimeField(null=True)),
-                ('project', models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, related_name='processes', to='pipeline.project')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("key", models.CharField(max_length=20, unique=True)),
+                ("kind", models.CharField(max_length=20)),
+                ("host", models.CharField(max_length=255)),
+                ("fence", models.PositiveBigIntegerField(default=0)),
+                ("request", models.JSONField(default=dict)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("prepared", "about to start"),
+                            ("running", "running"),
+                            ("exited", "ended, result not yet handled"),
+                            ("lost", "its runner died"),
+                            ("handled", "over"),
+                        ],
+                        default="prepared",
+                        max_length=10,
+                    ),
+                ),
+                ("pid", models.PositiveIntegerField(null=True)),
+                (
+                    "start_time",
+                    models.PositiveBigIntegerField(
+                        help_text="Clock ticks since boot, /proc/<pid>/stat field 22.", null=True
+                    ),
+                ),
+                ("boot_id", models.CharField(blank=True, max_length=64)),
+                (
+                    "offset",
+                    models.PositiveBigIntegerField(
+                        default=0, help_text="Bytes of the log that are in the database."
+                    ),
+                ),
+                ("parser_state", models.JSONField(default=dict)),
+                ("last_seq", models.PositiveBigIntegerField(default=0)),
+                ("main_started", models.BooleanField(default=False)),
+                ("exit", models.JSONField(null=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("started_at", models.DateTimeField(null=True)),
+                ("ended_at", models.DateTimeField(null=True)),
+                (
+                    "project",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="processes",
+                        to="pipeline.project",
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'processes',
+                "verbose_name_plural": "processes",
             },
         ),
         migrations.CreateModel(
-            name='GateRun',
+            name="GateRun",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('purpose', models.CharField(help_text='coding, or merge', max_length=10)),
-                ('commit', models.CharField(max_length=64)),
-                ('tree', models.CharField(max_length=64)),
-                ('gate_hash', models.CharField(max_length=64)),
-                ('command', models.TextField()),
-                ('fence', models.PositiveBigIntegerField()),
-                ('state', models.CharField(choices=[('queued', 'waiting'), ('running', 'running'), ('over', 'over')], default='queued', max_length=10)),
-                ('verdict', models.CharField(blank=True, choices=[('passed', 'passed'), ('failed', 'failed'), ('errored', 'could not be run'), ('skipped', 'skipped')], max_length=10)),
-                ('reason', models.TextField(blank=True)),
-                ('output', models.TextField(blank=True, help_text='The end of what it printed, at most 8,000 characters.')),
-                ('tries', models.PositiveSmallIntegerField(default=0, help_text='Runs that were lost or could not be run.')),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('started_at', models.DateTimeField(null=True)),
-                ('ended_at', models.DateTimeField(null=True)),
-                ('process', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='pipeline.process')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("purpose", models.CharField(help_text="coding, or merge", max_length=10)),
+                ("commit", models.CharField(max_length=64)),
+                ("tree", models.CharField(max_length=64)),
+                ("gate_hash", models.CharField(max_length=64)),
+                ("command", models.TextField()),
+                ("fence", models.PositiveBigIntegerField()),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[("queued", "waiting"), ("running", "running"), ("over", "over")],
+                        default="queued",
+                        max_length=10,
+                    ),
+                ),
+                (
+                    "verdict",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("passed", "passed"),
+                            ("failed", "failed"),
+                            ("errored", "could not be run"),
+                            ("skipped", "skipped"),
+                        ],
+                        max_length=10,
+                    ),
+                ),
+                ("reason", models.TextField(blank=True)),
+                (
+                    "output",
+                    models.TextField(
+                        blank=True, help_text="The end of what it printed, at most 8,000 characters."
+                    ),
+                ),
+                (
+                    "tries",
+                    models.PositiveSmallIntegerField(
+                        default=0, help_text="Runs that were lost or could not be run."
+                    ),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("started_at", models.DateTimeField(null=True)),
+                ("ended_at", models.DateTimeField(null=True)),
+                (
+                    "process",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to="pipeline.process",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['id'],
+                "ordering": ["id"],
             },
         ),
         migrations.CreateModel(
-            name='ProjectVersion',
+            name="ProjectVersion",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('blob', models.CharField(help_text="git's name of the file's content; `none` without a file", max_length=64)),
-                ('commit', models.CharField(max_length=64)),
-                ('text', models.TextField(blank=True)),
-                ('data', models.JSONField(default=dict)),
-                ('gate_hash', models.CharField(max_length=64)),
-                ('state', models.CharField(choices=[('proposed', "waits for an admin's approval"), ('active', 'active'), ('replaced', 'replaced'), ('rejected', 'rejected')], max_length=10)),
-                ('needs', models.JSONField(default=list, help_text="What in it needs an admin's approval, as sentences.")),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('approved_by', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='versions', to='pipeline.project')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "blob",
+                    models.CharField(
+                        help_text="git's name of the file's content; `none` without a file", max_length=64
+                    ),
+                ),
+                ("commit", models.CharField(max_length=64)),
+                ("text", models.TextField(blank=True)),
+                ("data", models.JSONField(default=dict)),
+                ("gate_hash", models.CharField(max_length=64)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("proposed", "waits for an admin's approval"),
+                            ("active", "active"),
+                            ("replaced", "replaced"),
+                            ("rejected", "rejected"),
+                        ],
+                        max_length=10,
+                    ),
+                ),
+                (
+                    "needs",
+                    models.JSONField(
+                        default=list, help_text="What in it needs an admin's approval, as sentences."
+                    ),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "approved_by",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "project",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="versions",
+                        to="pipeline.project",
+                    ),
+                ),
             ],
         ),
         migrations.AddField(
-            model_name='project',
-            name='version',
-            field=models.ForeignKey(editable=False, help_text='The project file that holds.', null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='pipeline.projectversion'),
+            model_name="project",
+            name="version",
+            field=models.ForeignKey(
+                editable=False,
+                help_text="The project file that holds.",
+                null=True,
+                on_delete=django.db.models.deletion.SET_NULL,
+                related_name="+",
+                to="pipeline.projectversion",
+            ),
         ),
         migrations.CreateModel(
-            name='Story',
+            name="Story",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('number', models.PositiveIntegerField(editable=False)),
-                ('kind', models.CharField(choices=[('story', 'story'), ('bug', 'bug'), ('spike', 'spike'), ('refactor', 'refactor'), ('epic', 'epic')], default='story', max_length=10)),
-                ('title', models.CharField(max_length=200, validators=[django.core.validators.RegexValidator('^[^\\x00-\\x1f\\x7f]+$', 'A title is one line without control characters.')])),
-                ('description', models.TextField(blank=True, validators=[django.core.validators.MaxLengthValidator(100000)])),
-                ('qa', models.CharField(blank=True, choices=[('', 'as the project says'), ('server', 'server: green gates suffice'), ('human', 'human: a person approves'), ('agent', 'agent: a qa agent looks')], default='', max_length=10, verbose_name='QA')),
-                ('preferred_agent', models.CharField(blank=True, help_text='The name of the agent that should work on it; empty = any.', max_length=63)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('stage', models.CharField(choices=[('backlog', 'Backlog'), ('coding', 'Coding'), ('qa', 'QA'), ('merge', 'Merge'), ('merge_failure', 'Merge failure'), ('blocked', 'Blocked'), ('done', 'Done'), ('archived', 'Archived')], default='backlog', editable=False, max_length=20)),
-                ('stage_at', models.DateTimeField(auto_now_add=True)),
-                ('blocked_in', models.CharField(blank=True, editable=False, help_text='The stage to which unblock leads back.', max_length=20)),
-                ('reason', models.TextField(blank=True, editable=False, help_text='Why it is blocked or failed to merge, and what to do.')),
-                ('held_for', models.CharField(blank=True, editable=False, help_text='Why nothing starts by itself: stopped or held by a person.', max_length=300)),
-                ('frozen', models.BooleanField(default=False, editable=False)),
-                ('waiting_for', models.TextField(blank=True, editable=False, help_text='What the story waits for just now; empty = nothing.')),
-                ('not_before', models.DateTimeField(editable=False, help_text='A provider asked us to wait until then.', null=True)),
-                ('needs_approval', models.TextField(blank=True, editable=False, help_text='Changes to the project file or gate script that wait for an admin.')),
-                ('files_approved', models.CharField(blank=True, editable=False, help_text='The commit whose such changes an admin approved.', max_length=64)),
-                ('fence', models.PositiveBigIntegerField(default=0, editable=False, help_text='Grows with each session, gate run, merge, stop and move by a person.')),
-                ('retries', models.PositiveIntegerField(default=0, editable=False)),
-                ('crashes', models.PositiveIntegerField(default=0, editable=False)),
-                ('base', models.CharField(blank=True, editable=False, help_text='The commit of the base branch on which the work began.', max_length=64)),
-                ('tip', models.CharField(blank=True, editable=False, help_text="The newest commit of the story's work in the control repository.", max_length=64)),
-                ('next_prompt', models.TextField(blank=True, editable=False, help_text="What the next session is told: a gate's failure, a person's notes.")),
-                ('next_kind', models.CharField(blank=True, editable=False, help_text='gate, nothing, continue or notes: what next_prompt is.', max_length=10)),
-                ('landed', models.CharField(blank=True, editable=False, help_text='The commit on the base branch.', max_length=64)),
-                ('owner', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='stories', to='pipeline.project')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("number", models.PositiveIntegerField(editable=False)),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("story", "story"),
+                            ("bug", "bug"),
+                            ("spike", "spike"),
+                            ("refactor", "refactor"),
+                            ("epic", "epic"),
+                        ],
+                        default="story",
+                        max_length=10,
+                    ),
+                ),
+                (
+                    "title",
+                    models.CharField(
+                        max_length=200,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "^[^\\x00-\\x1f\\x7f]+$", "A title is one line without control characters."
+                            )
+                        ],
+                    ),
+                ),
+                (
+                    "description",
+                    models.TextField(
+                        blank=True, validators=[django.core.validators.MaxLengthValidator(100000)]
+                    ),
+                ),
+                (
+                    "qa",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("", "as the project says"),
+                            ("server", "server: green gates suffice"),
+                            ("human", "human: a person approves"),
+                            ("agent", "agent: a qa agent looks"),
+                        ],
+                        default="",
+                        max_length=10,
+                        verbose_name="QA",
+                    ),
+                ),
+                (
+                    "preferred_agent",
+                    models.CharField(
+                        blank=True,
+                        help_text="The name of the agent that should work on it; empty = any.",
+                        max_length=63,
+                    ),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "stage",
+                    models.CharField(
+                        choices=[
+                            ("backlog", "Backlog"),
+                            ("coding", "Coding"),
+                            ("qa", "QA"),
+                            ("merge", "Merge"),
+                            ("merge_failure", "Merge failure"),
+                            ("blocked", "Blocked"),
+                            ("done", "Done"),
+                            ("archived", "Archived"),
+                        ],
+                        default="backlog",
+                        editable=False,
+                        max_length=20,
+                    ),
+                ),
+                ("stage_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "blocked_in",
+                    models.CharField(
+                        blank=True,
+                        editable=False,
+                        help_text="The stage to which unblock leads back.",
+                        max_length=20,
+                    ),
+                ),
+                (
+                    "reason",
+                    models.TextField(
+                        blank=True,
+                        editable=False,
+                        help_text="Why it is blocked or failed to merge, and what to do.",
+                    ),
+                ),
+                (
+                    "held_for",
+                    models.CharField(
+                        blank=True,
+                        editable=False,
+                        help_text="Why nothing starts by itself: stopped or held by a person.",
+                        max_length=300,
+                    ),
+                ),
+                ("frozen", models.BooleanField(default=False, editable=False)),
+                (
+                    "waiting_for",
+                    models.TextField(
+                        blank=True,
+                        editable=False,
+                        help_text="What the story waits for just now; empty = nothing.",
+                    ),
+                ),
+                (
+                    "not_before",
+                    models.DateTimeField(
+                        editable=False, help_text="A provider asked us to wait until then.", null=True
+                    ),
+                ),
+                (
+                    "needs_approval",
+                    models.TextField(
+                        blank=True,
+                        editable=False,
+                        help_text="Changes to the project file or gate script that wait for an admin.",
+                    ),
+                ),
+                (
+                    "files_approved",
+                    models.CharField(
+                        blank=True,
+                        editable=False,
+                        help_text="The commit whose such changes an admin approved.",
+                        max_length=64,
+                    ),
+                ),
+                (
+                    "fence",
+                    models.PositiveBigIntegerField(
+                        default=0,
+                        editable=False,
+                        help_text="Grows with each session, gate run, merge, stop and move by a person.",
+                    ),
+                ),
+                ("retries", models.PositiveIntegerField(default=0, editable=False)),
+                ("crashes", models.PositiveIntegerField(default=0, editable=False)),
+                (
+                    "base",
+                    models.CharField(
+                        blank=True,
+                        editable=False,
+                        help_text="The commit of the base branch on which the work began.",
+                        max_length=64,
+                    ),
+                ),
+                (
+                    "tip",
+                    models.CharField(
+                        blank=True,
+                        editable=False,
+                        help_text="The newest commit of the story's work in the control repository.",
+                        max_length=64,
+                    ),
+                ),
+                (
+                    "next_prompt",
+                    models.TextField(
+                        blank=True,
+                        editable=False,
+                        help_text="What the next session is told: a gate's failure, a person's notes.",
+                    ),
+                ),
+                (
+                    "next_kind",
+                    models.CharField(
+                        blank=True,
+                        editable=False,
+                        help_text="gate, nothing, continue or notes: what next_prompt is.",
+                        max_length=10,
+                    ),
+                ),
+                (
+                    "landed",
+                    models.CharField(
+                        blank=True, editable=False, help_text="The commit on the base branch.", max_length=64
+                    ),
+                ),
+                (
+                    "owner",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "project",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="stories",
+                        to="pipeline.project",
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'stories',
-                'ordering': ['project_id', 'number'],
+                "verbose_name_plural": "stories",
+                "ordering": ["project_id", "number"],
             },
         ),
         migrations.CreateModel(
-            name='StageChange',
+            name="StageChange",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('verb', models.CharField(max_length=30)),
-                ('from_stage', models.CharField(blank=True, max_length=20)),
-                ('to_stage', models.CharField(max_length=20)),
-                ('actor', models.CharField(help_text="A person's name, or `server`.", max_length=150)),
-                ('why', models.TextField(blank=True)),
-                ('at', models.DateTimeField(auto_now_add=True)),
-                ('story', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='changes', to='pipeline.story')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("verb", models.CharField(max_length=30)),
+                ("from_stage", models.CharField(blank=True, max_length=20)),
+                ("to_stage", models.CharField(max_length=20)),
+                ("actor", models.CharField(help_text="A person's name, or `server`.", max_length=150)),
+                ("why", models.TextField(blank=True)),
+                ("at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "story",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="changes",
+                        to="pipeline.story",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['id'],
+                "ordering": ["id"],
             },
         ),
         migrations.AddField(
-            model_name='process',
-            name='story',
-            field=models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, related_name='processes', to='pipeline.story'),
+            model_name="process",
+            name="story",
+            field=models.ForeignKey(
+                null=True,
+                on_delete=django.db.models.deletion.CASCADE,
+                related_name="processes",
+                to="pipeline.story",
+            ),
         ),
         migrations.CreateModel(
-            name='Merge',
+            name="Merge",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('key', models.CharField(help_text='The candidate stands at refs/huskies/merges/<key>.', max_length=20, unique=True)),
-                ('fence', models.PositiveBigIntegerField()),
-                ('state', models.CharField(choices=[('preparing', 'is being squashed'), ('gating', 'the gate runs on the merged tree'), ('landing', 'is being pushed'), ('waiting', 'waits to be pushed again'), ('probing', 'it is being looked whether it landed'), ('landed', 'landed'), ('failed', 'failed'), ('replaced', 'the branch moved: merged again')], default='preparing', max_length=10)),
-                ('tip', models.CharField(help_text="The story's commit that is landed.", max_length=64)),
-                ('expected', models.CharField(blank=True, help_text="The base branch's commit that the gate ran on.", max_length=64)),
-                ('candidate', models.CharField(blank=True, max_length=64)),
-                ('tree', models.CharField(blank=True, max_length=64)),
-                ('reason', models.TextField(blank=True)),
-                ('files', models.JSONField(default=list, help_text='The files in conflict.')),
-                ('tries', models.PositiveIntegerField(default=0)),
-                ('next_try', models.DateTimeField(null=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('ended_at', models.DateTimeField(null=True)),
-                ('gate_run', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='pipeline.gaterun')),
-                ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='merges', to='pipeline.project')),
-                ('process', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='pipeline.process')),
-                ('story', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='merges', to='pipeline.story')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "key",
+                    models.CharField(
+                        help_text="The candidate stands at refs/huskies/merges/<key>.",
+                        max_length=20,
+                        unique=True,
+                    ),
+                ),
+                ("fence", models.PositiveBigIntegerField()),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("preparing", "is being squashed"),
+                            ("gating", "the gate runs on the merged tree"),
+                            ("landing", "is being pushed"),
+                            ("waiting", "waits to be pushed again"),
+                            ("probing", "it is being looked whether it landed"),
+                            ("landed", "landed"),
+                            ("failed", "failed"),
+                            ("replaced", "the branch moved: merged again"),
+                        ],
+                        default="preparing",
+                        max_length=10,
+                    ),
+                ),
+                ("tip", models.CharField(help_text="The story's commit that is landed.", max_length=64)),
+                (
+                    "expected",
+                    models.CharField(
+                        blank=True, help_text="The base branch's commit that the gate ran on.", max_length=64
+                    ),
+                ),
+                ("candidate", models.CharField(blank=True, max_length=64)),
+                ("tree", models.CharField(blank=True, max_length=64)),
+                ("reason", models.TextField(blank=True)),
+                ("files", models.JSONField(default=list, help_text="The files in conflict.")),
+                ("tries", models.PositiveIntegerField(default=0)),
+                ("next_try", models.DateTimeField(null=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("ended_at", models.DateTimeField(null=True)),
+                (
+                    "gate_run",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to="pipeline.gaterun",
+                    ),
+                ),
+                (
+                    "project",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="merges",
+                        to="pipeline.project",
+                    ),
+                ),
+                (
+                    "process",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to="pipeline.process",
+                    ),
+                ),
+                (
+                    "story",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="merges",
+                        to="pipeline.story",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['id'],
+                "ordering": ["id"],
             },
         ),
         migrations.AddField(
-            model_name='gaterun',
-            name='story',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='gate_runs', to='pipeline.story'),
+            model_name="gaterun",
+            name="story",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.CASCADE, related_name="gate_runs", to="pipeline.story"
+            ),
         ),
         migrations.CreateModel(
-            name='Event',
+            name="Event",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('number', models.PositiveBigIntegerField()),
-                ('kind', models.CharField(max_length=30)),
-                ('text', models.TextField(blank=True)),
-                ('at', models.DateTimeField(auto_now_add=True)),
-                ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='events', to='pipeline.project')),
-                ('story', models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, related_name='events', to='pipeline.story')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("number", models.PositiveBigIntegerField()),
+                ("kind", models.CharField(max_length=30)),
+                ("text", models.TextField(blank=True)),
+                ("at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "project",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="events",
+                        to="pipeline.project",
+                    ),
+                ),
+                (
+                    "story",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="events",
+                        to="pipeline.story",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['project_id', 'number'],
+                "ordering": ["project_id", "number"],
             },
         ),
         migrations.CreateModel(
-            name='Criterion',
+            name="Criterion",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('position', models.PositiveIntegerField()),
-                ('text', models.CharField(max_length=1000)),
-                ('done', models.BooleanField(default=False)),
-                ('story', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='criteria', to='pipeline.story')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("position", models.PositiveIntegerField()),
+                ("text", models.CharField(max_length=1000)),
+                ("done", models.BooleanField(default=False)),
+                (
+                    "story",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="criteria",
+                        to="pipeline.story",
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'criteria',
-                'ordering': ['position'],
+                "verbose_name_plural": "criteria",
+                "ordering": ["position"],
             },
         ),
         migrations.CreateModel(
-            name='Membership',
+            name="Membership",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('role', models.PositiveSmallIntegerField(choices=[(10, 'viewer'), (20, 'developer'), (30, 'operator'), (40, 'admin')], default=10)),
-                ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='memberships', to='pipeline.project')),
-                ('user', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='memberships', to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "role",
+                    models.PositiveSmallIntegerField(
+                        choices=[(10, "viewer"), (20, "developer"), (30, "operator"), (40, "admin")],
+                        default=10,
+                    ),
+                ),
+                (
+                    "project",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="memberships",
+                        to="pipeline.project",
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="memberships",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('project', 'user'), name='one_role_per_person_and_project')],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("project", "user"), name="one_role_per_person_and_project"
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='LogEvent',
+            name="LogEvent",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('seq', models.PositiveBigIntegerField()),
-                ('kind', models.CharField(max_length=20)),
-                ('body', models.JSONField(default=dict)),
-                ('at', models.DateTimeField()),
-                ('process', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='events', to='pipeline.process')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("seq", models.PositiveBigIntegerField()),
+                ("kind", models.CharField(max_length=20)),
+                ("body", models.JSONField(default=dict)),
+                ("at", models.DateTimeField()),
+                (
+                    "process",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="events",
+                        to="pipeline.process",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['process_id', 'seq'],
-                'constraints': [models.UniqueConstraint(fields=('process', 'seq'), name='events_are_numbered_once')],
+                "ordering": ["process_id", "seq"],
+                "constraints": [
+                    models.UniqueConstraint(fields=("process", "seq"), name="events_are_numbered_once")
+                ],
             },
         ),
         migrations.AddConstraint(
-            model_name='projectversion',
-            constraint=models.UniqueConstraint(condition=models.Q(('state', 'active')), fields=('project',), name='one_active_version_per_project'),
+            model_name="projectversion",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("state", "active")),
+                fields=("project",),
+                name="one_active_version_per_project",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='projectversion',
-            constraint=models.UniqueConstraint(condition=models.Q(('state', 'proposed')), fields=('project',), name='one_proposed_version_per_project'),
+            model_name="projectversion",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("state", "proposed")),
+                fields=("project",),
+                name="one_proposed_version_per_project",
+            ),
         ),
         migrations.AddIndex(
-            model_name='story',
-            index=models.Index(fields=['project', 'stage', 'number'], name='story_board'),
+            model_name="story",
+            index=models.Index(fields=["project", "stage", "number"], name="story_board"),
         ),
         migrations.AddConstraint(
-            model_name='story',
-            constraint=models.UniqueConstraint(fields=('project', 'number'), name='story_number_is_unique_in_its_project'),
+            model_name="story",
+            constraint=models.UniqueConstraint(
+                fields=("project", "number"), name="story_number_is_unique_in_its_project"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='story',
-            constraint=models.CheckConstraint(condition=models.Q(('stage__in', ['backlog', 'coding', 'qa', 'merge', 'merge_failure', 'blocked', 'done', 'archived'])), name='stage_is_a_known_stage'),
+            model_name="story",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    (
+                        "stage__in",
+                        ["backlog", "coding", "qa", "merge", "merge_failure", "blocked", "done", "archived"],
+                    )
+                ),
+                name="stage_is_a_known_stage",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='story',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('stage', 'done'), _negated=True), models.Q(('landed', ''), _negated=True), _connector='OR'), name='done_names_its_commit'),
+            model_name="story",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("stage", "done"), _negated=True),
+                    models.Q(("landed", ""), _negated=True),
+                    _connector="OR",
+                ),
+                name="done_names_its_commit",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='story',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('stage__in', ['blocked', 'merge_failure']), _negated=True), models.Q(('reason', ''), _negated=True), _connector='OR'), name='stuck_stories_have_a_reason'),
+            model_name="story",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("stage__in", ["blocked", "merge_failure"]), _negated=True),
+                    models.Q(("reason", ""), _negated=True),
+                    _connector="OR",
+                ),
+                name="stuck_stories_have_a_reason",
+            ),
         ),
         migrations.AddIndex(
-            model_name='process',
-            index=models.Index(condition=models.Q(('state', 'handled'), _negated=True), fields=['host', 'state'], name='process_by_host'),
+            model_name="process",
+            index=models.Index(
+                condition=models.Q(("state", "handled"), _negated=True),
+                fields=["host", "state"],
+                name="process_by_host",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='process',
-            constraint=models.CheckConstraint(condition=models.Q(('state__in', ['prepared', 'running', 'exited', 'lost', 'handled'])), name='process_state_is_known'),
+            model_name="process",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("state__in", ["prepared", "running", "exited", "lost", "handled"])),
+                name="process_state_is_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='merge',
-            constraint=models.UniqueConstraint(condition=models.Q(('state__in', ['landed', 'failed', 'replaced']), _negated=True), fields=('project',), name='one_live_merge_per_project'),
+            model_name="merge",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("state__in", ["landed", "failed", "replaced"]), _negated=True),
+                fields=("project",),
+                name="one_live_merge_per_project",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='merge',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('state', 'landed'), _negated=True), models.Q(('candidate', ''), _negated=True), _connector='OR'), name='a_landed_merge_names_its_commit'),
+            model_name="merge",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("state", "landed"), _negated=True),
+                    models.Q(("candidate", ""), _negated=True),
+                    _connector="OR",
+                ),
+                name="a_landed_merge_names_its_commit",
+            ),
         ),
         migrations.AddIndex(
-            model_name='gaterun',
-            index=models.Index(fields=['tree', 'gate_hash'], name='gate_verdict_by_tree'),
+            model_name="gaterun",
+            index=models.Index(fields=["tree", "gate_hash"], name="gate_verdict_by_tree"),
         ),
         migrations.AddConstraint(
-            model_name='gaterun',
-            constraint=models.UniqueConstraint(condition=models.Q(('state', 'over'), _negated=True), fields=('story',), name='one_live_gate_run_per_story'),
+            model_name="gaterun",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("state", "over"), _negated=True),
+                fields=("story",),
+                name="one_live_gate_run_per_story",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='gaterun',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('state', 'over'), _negated=True), models.Q(('verdict', ''), _negated=True), _connector='OR'), name='a_gate_run_that_is_over_has_a_verdict'),
+            model_name="gaterun",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("state", "over"), _negated=True),
+                    models.Q(("verdict", ""), _negated=True),
+                    _connector="OR",
+                ),
+                name="a_gate_run_that_is_over_has_a_verdict",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='event',
-            constraint=models.UniqueConstraint(fields=('project', 'number'), name='news_is_numbered_once_per_project'),
+            model_name="event",
+            constraint=models.UniqueConstraint(
+                fields=("project", "number"), name="news_is_numbered_once_per_project"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='criterion',
-            constraint=models.UniqueConstraint(fields=('story', 'position'), name='criteria_have_an_order'),
+            model_name="criterion",
+            constraint=models.UniqueConstraint(fields=("story", "position"), name="criteria_have_an_order"),
         ),
     ]

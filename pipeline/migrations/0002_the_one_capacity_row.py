@@ -5,7 +5,9 @@ from django.db import migrations
 
 
 def make_row(apps, schema_editor):
-    apps.get_model("pipeline", "Capacity").objects.get_or_create(pk=1, defaults={"limit": settings.HUSKIES_SERVER_LIMIT})
+    apps.get_model("pipeline", "Capacity").objects.get_or_create(
+        pk=1, defaults={"limit": settings.HUSKIES_SERVER_LIMIT}
+    )
 
 
 class Migration(migrations.Migration):

@@ -20,7 +20,9 @@ def set_role(project: Project, user_name: str, role: int, *, actor: Actor) -> No
     check_may(actor, "member.edit", project)
     user = User.objects.filter(username=user_name).first()
     if user is None:
-        raise NotFound(f"There is no user {user_name!r}. An admin of the server adds one with `user add` or in the admin.")
+        raise NotFound(
+            f"There is no user {user_name!r}. An admin of the server adds one with `user add` or in the admin."
+        )
     if role and role not in Role.values:
         raise BadInput(f"{role} is no role; the roles are {', '.join(Role.labels)}.")
     with transaction.atomic():
@@ -28,7 +30,9 @@ def set_role(project: Project, user_name: str, role: int, *, actor: Actor) -> No
             Membership.objects.update_or_create(project=project, user=user, defaults={"role": role})
         else:
             Membership.objects.filter(project=project, user=user).delete()
-        events.record(project.pk, "access", text=f"{actor.name}: {user_name} is {Role(role).label if role else 'out'}")
+        events.record(
+            project.pk, "access", text=f"{actor.name}: {user_name} is {Role(role).label if role else 'out'}"
+        )
 
 
 def edit_project(project: Project, *, actor: Actor, **values: Any) -> None:

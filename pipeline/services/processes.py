@@ -122,7 +122,11 @@ def reclaim(process: Process, why: str = "it was not launched in time") -> bool:
 def handle_end(process_id: int) -> None:
     """Let the kind's handler draw the consequences of an end, once, in one transaction."""
     with transaction.atomic():
-        process = Process.objects.select_for_update(of=("self",)).select_related("project", "story").get(pk=process_id)
+        process = (
+            Process.objects.select_for_update(of=("self",))
+            .select_related("project", "story")
+            .get(pk=process_id)
+        )
         if process.state not in (ProcessState.EXITED, ProcessState.LOST):
             return
         crashpoint("end-before-handler")

@@ -9,18 +9,21 @@ from typing import Any
 from django.conf import settings
 from django.db import transaction
 
-from pipeline import events, signals
+from pipeline import conf, events, signals
 from pipeline.actors import Actor
 from pipeline.exceptions import Refused
+from pipeline.git.reading import all_paths, show_file
 from pipeline.models import Project, ProjectVersion
 from pipeline.models.project import ProjectVersionState
 from pipeline.processes import confine
 from pipeline.projectfile import (
+    CONTENTS_WANTED,
     ProjectFile,
     ProjectFileError,
     approvals_needed,
     gate_hash,
     parse,
+    propose,
     registered_sections,
 )
 from pipeline.projectfile.schema import argv_of
@@ -125,6 +128,22 @@ def reject_version(version: ProjectVersion, *, actor: Actor) -> ProjectVersion:
         events.record(project.pk, "project", text=f"{actor.name} rejected the project file")
     version.refresh_from_db()
     return version
+
+
+def proposal(project: Project) -> str:
+    """A project file for what stands on the base branch now, with comments; nothing is written. Raises Refused without a commit."""
+    if not project.tip:
+        raise Refused(
+            f"Project {project.name} has no commit to look at yet: it is {project.get_state_display()}."
+        )
+    control = conf.control_path(project.key)
+    paths = all_paths(control, project.tip)
+    wanted = [path for path in paths if path in CONTENTS_WANTED]
+    found = {path: show_file(control, project.tip, path, max_bytes=256 * 1024) for path in wanted}
+    contents = {
+        path: file.data.decode("utf-8", "replace") for path, file in found.items() if file is not None
+    }
+    return propose(paths, contents, sections=registered_sections())
 
 
 def setup_steps(

@@ -14,9 +14,30 @@ from django.utils.safestring import SafeString, mark_safe
 from markdown_it import MarkdownIt
 
 register = template.Library()
-ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[PX^_].*?\x1b\\|[@-Z\\-_])", re.S)
+ANSI = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[PX^_].*?\x1b\\|[@-Z\\-_])", re.S
+)
 _markdown = MarkdownIt("commonmark", {"html": False, "linkify": False}).disable("image")
-TAGS = {"p", "br", "hr", "em", "strong", "code", "pre", "ul", "ol", "li", "blockquote", "h1", "h2", "h3", "h4", "h5", "h6", "a"}
+TAGS = {
+    "p",
+    "br",
+    "hr",
+    "em",
+    "strong",
+    "code",
+    "pre",
+    "ul",
+    "ol",
+    "li",
+    "blockquote",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "a",
+}
 
 
 @register.filter
@@ -24,7 +45,8 @@ def safe_text(value: Any) -> str:
     """Text whose terminal codes are gone and whose other control and direction characters are visible. Still escaped by the template."""
     text = ANSI.sub("", str(value))
     return "".join(
-        c if c in "\n\t" or not unicodedata.category(c).startswith("C") else f"\\u{{{ord(c):x}}}" for c in text.replace("\r\n", "\n")
+        c if c in "\n\t" or not unicodedata.category(c).startswith("C") else f"\\u{{{ord(c):x}}}"
+        for c in text.replace("\r\n", "\n")
     )
 
 
@@ -32,7 +54,15 @@ def safe_text(value: Any) -> str:
 def markdown(value: Any) -> SafeString:
     """CommonMark without HTML and pictures; links to http(s) only, without a referrer."""
     html = _markdown.render(safe_text(value))
-    return mark_safe(nh3.clean(html, tags=TAGS, attributes={"a": {"href"}}, url_schemes={"http", "https"}, link_rel="noopener noreferrer nofollow"))  # noqa: S308
+    return mark_safe(
+        nh3.clean(
+            html,
+            tags=TAGS,
+            attributes={"a": {"href"}},
+            url_schemes={"http", "https"},
+            link_rel="noopener noreferrer nofollow",
+        )
+    )  # noqa: S308
 
 
 @register.filter

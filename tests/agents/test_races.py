@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import settings
@@ -25,15 +26,24 @@ def database_url() -> str:
     return f"sqlite:///{name}" if connection.vendor == "sqlite" else databases.postgresql_url(name)
 
 
-def race(verb: str, stories: list[list[int]]) -> list[dict[str, object]]:
+def race(verb: str, stories: list[list[int]]) -> list[dict[str, Any]]:
     """One process for each list of stories; all begin together."""
     connections.close_all()
-    env = {**os.environ, "DATABASE_URL": database_url(), "HUSKIES_HOME": str(settings.HUSKIES_HOME), "PYTHONPATH": str(ROOT)}
+    env = {
+        **os.environ,
+        "DATABASE_URL": database_url(),
+        "HUSKIES_HOME": str(settings.HUSKIES_HOME),
+        "PYTHONPATH": str(ROOT),
+    }
     env["DJANGO_SETTINGS_MODULE"] = "huskies_site.settings"
     racers = [
         subprocess.Popen(
             [sys.executable, str(RACER), json.dumps({"verb": verb, "stories": pks, "name": f"racer-{n}"})],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env, cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=env,
+            cwd=ROOT,
         )
         for n, pks in enumerate(stories)
     ]
@@ -59,13 +69,21 @@ def test_eight_processes_start_two_hundred_stories_with_sixteen_agents_and_sixte
         factories.coder(project, number)
     stories = [factories.story(project).pk for _ in range(200)]
     results = race("start", [stories[n:] + stories[:n] for n in range(0, 200, 25)])
-    granted = [pk for result in results for pk in result["granted"]]  # type: ignore[attr-defined]
+    granted = [pk for result in results for pk in result["granted"]]
     assert len(granted) == len(set(granted)) == 16 == Session.objects.count()
     live = Session.objects.values_list("agent_id", "story_id")
-    assert max(Counter(agent for agent, _ in live).values()) == 1 == max(Counter(story for _, story in live).values())
-    assert sum(int(r["waits"]) for r in results) == 184  # type: ignore[call-overload]
-    assert sum(int(r["refused"]) for r in results) == 8 * 200 - 200  # type: ignore[call-overload]
-    assert StageChange.objects.filter(verb="start").count() == 200 == Story.objects.filter(stage="coding").count()
+    assert (
+        max(Counter(agent for agent, _ in live).values())
+        == 1
+        == max(Counter(story for _, story in live).values())
+    )
+    assert sum(int(r["waits"]) for r in results) == 184
+    assert sum(int(r["refused"]) for r in results) == 8 * 200 - 200
+    assert (
+        StageChange.objects.filter(verb="start").count()
+        == 200
+        == Story.objects.filter(stage="coding").count()
+    )
 
 
 def test_a_limit_of_ten_is_exact_with_eight_processes():
@@ -75,7 +93,7 @@ def test_a_limit_of_ten_is_exact_with_eight_processes():
         factories.coder(project, number)
     stories = [factories.story(project).pk for _ in range(40)]
     results = race("start", [stories[n::8] for n in range(8)])
-    assert sum(len(r["granted"]) for r in results) == 10 == Session.objects.live().count()  # type: ignore[arg-type]
+    assert sum(len(r["granted"]) for r in results) == 10 == Session.objects.live().count()
 
 
 def test_eight_processes_start_one_story_and_one_wins():
@@ -84,12 +102,12 @@ def test_eight_processes_start_one_story_and_one_wins():
     factories.coder(project, 2)
     story = factories.story(project).pk
     results = race("start", [[story]] * 8)
-    assert sum(len(r["granted"]) for r in results) == 1  # type: ignore[arg-type]
-    assert sum(int(r["refused"]) for r in results) == 7  # type: ignore[call-overload]
+    assert sum(len(r["granted"]) for r in results) == 1
+    assert sum(int(r["refused"]) for r in results) == 7
 
 
 def test_eight_processes_move_one_story_and_one_wins_with_one_history_row():
     story = factories.story(factories.project())
     results = race("archive", [[story.pk]] * 8)
-    assert sum(len(r["granted"]) for r in results) == 1  # type: ignore[arg-type]
+    assert sum(len(r["granted"]) for r in results) == 1
     assert StageChange.objects.filter(verb="archive").count() == 1

@@ -5,6 +5,7 @@ import pytest
 from agents.exceptions import NoSuchAgent
 from agents.models import Session
 from agents.services import pool
+from pipeline.actors import Actor
 from pipeline.exceptions import AlreadyWaiting, AlreadyWorked, NotAllowed, NothingRunning, TransitionRefused
 from pipeline.models import Capacity, Process, StageChange
 from pipeline.roles import Role
@@ -76,7 +77,10 @@ def test_a_waiting_story_is_started_when_an_agent_is_free_lowest_number_first():
     assert pool.auto_assign(project.pk) == 0
 
 
-@pytest.mark.parametrize(("field", "sentence"), [("server", "server is at its limit: 1 of 1"), ("project", "project web is at its limit: 1 of 1")])
+@pytest.mark.parametrize(
+    ("field", "sentence"),
+    [("server", "server is at its limit: 1 of 1"), ("project", "project web is at its limit: 1 of 1")],
+)
 def test_a_limit_makes_the_next_story_wait_and_says_which(field, sentence):
     project = factories.project(limit=1 if field == "project" else None)
     factories.capacity(1 if field == "server" else 100)
@@ -110,6 +114,7 @@ def test_a_stopped_story_is_held_until_someone_starts_it():
     factories.coder(project)
     story = factories.story(project)
     session = pool.start_story(story, actor=ALICE).session
+    assert session is not None
     pool.stop_story(story, actor=ALICE)
     story.refresh_from_db()
     session.refresh_from_db()
@@ -130,8 +135,8 @@ def test_a_viewer_may_not_start_and_an_outsider_neither():
     factories.coder(project)
     story = factories.story(project)
     for user in (factories.person("vera", project, Role.VIEWER), factories.person("otto")):
-        with pytest.raises(NotAllowed, match="story.start needs the role developer"):
-            pool.start_story(story, actor=factories.Actor.of(user))
+        with pytest.raises(NotAllowed, match=r"story\.start needs the role developer"):
+            pool.start_story(story, actor=Actor.of(user))
 
 
 @pytest.mark.parametrize("stage", ["qa", "merge", "done", "archived"])

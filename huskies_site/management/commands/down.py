@@ -22,7 +22,9 @@ class Command(BaseCommand):
     requires_system_checks: tuple[str, ...] = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--agents", action="store_true", help="stop the agents and gates first; their work is kept")
+        parser.add_argument(
+            "--agents", action="store_true", help="stop the agents and gates first; their work is kept"
+        )
         parser.add_argument("--json", action="store_true", dest="as_json")
 
     def run_from_argv(self, argv: list[str]) -> None:
@@ -33,7 +35,9 @@ class Command(BaseCommand):
         until = time.monotonic() + AGENT_SECONDS
         while alive := [key for key in asked if spawn.runner_alive(conf.runs(), key)]:
             if time.monotonic() > until:
-                raise CommandError(f"{len(alive)} processes did not end in {AGENT_SECONDS:g} s ({', '.join(alive)}). Try again.")
+                raise CommandError(
+                    f"{len(alive)} processes did not end in {AGENT_SECONDS:g} s ({', '.join(alive)}). Try again."
+                )
             time.sleep(LOOK_SECONDS)
         holder = preflight.lock_holder(conf.home())
         if holder is None:
@@ -41,8 +45,13 @@ class Command(BaseCommand):
         identity, address = holder
         members.identities.send_signal(identity, signal.SIGTERM)
         if not members.wait_for_end(identity, time.monotonic() + UP_SECONDS):
-            raise CommandError(f"The server (process {identity.pid}) did not end in {UP_SECONDS:g} s. Try again.")
+            raise CommandError(
+                f"The server (process {identity.pid}) did not end in {UP_SECONDS:g} s. Try again."
+            )
         if options["as_json"]:
             self.stdout.write(json.dumps({"stopped": identity.pid, "agents": len(asked)}))
         else:
-            self.stdout.write(f"The server at {address} has ended." + (f" Processes stopped before: {len(asked)}." if options["agents"] else ""))
+            self.stdout.write(
+                f"The server at {address} has ended."
+                + (f" Processes stopped before: {len(asked)}." if options["agents"] else "")
+            )

@@ -61,7 +61,9 @@ def start() -> int:
     try:
         ready = forks.in_child(startup.set_up, SET_UP_SECONDS)
     except forks.ErrandFailed as error:
-        raise preflight.CannotStart(f"The database cannot be set up ({error}). Look at DATABASE_URL, and that its server is up.") from error
+        raise preflight.CannotStart(
+            f"The database cannot be set up ({error}). Look at DATABASE_URL, and that its server is up."
+        ) from error
     greet(ready)
     keeper = Keeper(
         home,
@@ -85,7 +87,9 @@ def greet(ready: dict[str, Any]) -> None:
             f"{len(ready['stopped'])} running processes of the time after it were asked to stop; their work is kept. See ./huskies doctor."
         )
     if ready["level"] == "none":
-        say(f"Agents cannot be confined here: {ready['level_reason']} They need an admin's leave to run without.")
+        say(
+            f"Agents cannot be confined here: {ready['level_reason']} They need an admin's leave to run without."
+        )
     say(f"huskies is at {loginlinks.address()} with its data in {conf.home()}")
     if ready["link"]:
         say(f"Log in as the first admin, once and within an hour: {loginlinks.address()}{ready['link']}")

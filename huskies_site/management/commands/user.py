@@ -40,7 +40,9 @@ class Command(VerbCommand):
                 try:
                     user.full_clean()
                 except ValidationError as error:
-                    raise BadInput(f"A user {options['name']!r} cannot be added: {' '.join(error.messages)}") from error
+                    raise BadInput(
+                        f"A user {options['name']!r} cannot be added: {' '.join(error.messages)}"
+                    ) from error
                 user.save()
             if options["superuser"]:
                 user.is_superuser = user.is_staff = True
@@ -56,7 +58,14 @@ class Command(VerbCommand):
         found = [shape(user) for user in User.objects.order_by("username")]
         self.table(
             ["USER", "ADMIN OF ALL", "ROLES"],
-            [[u["name"], "yes" if u["superuser"] else "", ", ".join(f"{p}: {r}" for p, r in u["roles"].items())] for u in found],
+            [
+                [
+                    u["name"],
+                    "yes" if u["superuser"] else "",
+                    ", ".join(f"{p}: {r}" for p, r in u["roles"].items()),
+                ]
+                for u in found
+            ],
             "There is nobody yet. Add people with `user add NAME`.",
         )
         return found

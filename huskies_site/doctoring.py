@@ -1,0 +1,59 @@
+"""All checkers of both apps together, and what this host has of the programs that are needed."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from dataclasses import dataclass
+
+from agents.doctor import all_of_agents
+from agents.runtimes import RUNTIMES
+from pipeline.doctor import Checker, Lie, all_of_pipeline, examine, lasting
+from pipeline.git import MINIMUM_VERSION
+from pipeline.git import version as git_version
+from pipeline.processes.confine import level_available
+
+
+def checkers() -> list[Checker]:
+    return [*all_of_pipeline(), *all_of_agents()]
+
+
+def lies(seconds: float = 3.0) -> list[Lie]:
+    """Those that last; with 0 seconds those of this moment (nothing may be under way then)."""
+    return lasting(checkers(), seconds) if seconds else examine(checkers())
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One thing of this host. `remedy`: what to do, empty if nothing; `needed`: the server does not work without it."""
+
+    name: str
+    found: str
+    remedy: str = ""
+    needed: bool = False
+
+
+def environment() -> list[Piece]:
+    level = level_available()
+    pieces = [
+        Piece("python", platform.python_version(), needed=True),
+        _git(),
+        Piece("confinement", level.name, level.reason if level.name == "none" else ""),
+    ]
+    for name, runtime in RUNTIMES.items():
+        found = runtime.find()
+        if found.path is None:
+            pieces.append(Piece(name, "not found", found.remedy))
+            continue
+        login = {True: ", logged in", False: ", not logged in", None: ""}[found.logged_in]
+        pieces.append(Piece(name, f"{found.version or 'found'}{login} ({runtime.label})", found.remedy))
+    return pieces
+
+
+def _git() -> Piece:
+    wanted = ".".join(map(str, MINIMUM_VERSION))
+    if shutil.which("git") is None:
+        return Piece("git", "not found", "Install it: apt-get install git.", needed=True)
+    found = git_version()
+    remedy = "" if found >= MINIMUM_VERSION else f"Install {wanted} or newer."
+    return Piece("git", ".".join(map(str, found)), remedy, needed=True)

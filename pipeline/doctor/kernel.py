@@ -1,0 +1,68 @@
+"""What the kernel says about this host's processes against what the database says (R4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from django.utils import timezone
+
+from pipeline import conf
+from pipeline.doctor import Lie
+from pipeline.models import Process
+from pipeline.models.process import ProcessState
+from pipeline.processes import identity as identities
+from pipeline.processes import spawn
+from pipeline.processes.identity import Identity
+from pipeline.processes.runfolder import MARKER
+
+GRACE = timedelta(seconds=6)
+"""The grace of a stop (5 s) and one more."""
+
+
+def processes() -> Iterator[Lie]:
+    """R4: what is over has no runner, and what runs has one."""
+    before = timezone.now() - GRACE
+    mine = Process.objects.filter(host=conf.host())
+    for process in mine.filter(
+        state__in=[ProcessState.EXITED, ProcessState.LOST, ProcessState.HANDLED], ended_at__lt=before
+    ):
+        if spawn.runner_alive(conf.runs(), process.key):
+            yield Lie("R4", f"process {process.key}", f"it is over ({process.kind}), but its runner lives.")
+    for process in mine.filter(state=ProcessState.RUNNING, started_at__lt=before):
+        who = Identity(process.pid or 0, process.start_time or 0, process.boot_id)
+        if not identities.is_alive(who) and not spawn.runner_alive(conf.runs(), process.key):
+            yield Lie(
+                "R4",
+                f"process {process.key}",
+                f"it is said to run ({process.kind}), but its runner {who.pid} is dead.",
+            )
+    for process in mine.filter(state=ProcessState.PREPARED, created_at__lt=before):
+        yield Lie(
+            "R4",
+            f"process {process.key}",
+            f"it ({process.kind}) should have been launched. Is the server running?",
+        )
+
+
+def strays() -> Iterator[Lie]:
+    """R4: every marked process belongs to a run that goes on; every living run folder to a row."""
+    before = timezone.now() - GRACE
+    rows = {row.key: row for row in Process.objects.filter(host=conf.host())}
+    folders = {folder.name for folder in conf.runs().iterdir()} if conf.runs().exists() else set()
+    for one in identities.marked_processes(MARKER):
+        row = rows.get(one.value)
+        if row is None:
+            # Another data folder's agents are no concern of ours; those of a forgotten run in our folder are.
+            if one.value in folders:
+                yield Lie(
+                    "R4",
+                    f"process {one.value}",
+                    f"pid {one.pid} belongs to it, and the database does not know it.",
+                )
+        elif (
+            row.state not in (ProcessState.PREPARED, ProcessState.RUNNING)
+            and row.ended_at
+            and row.ended_at < before
+        ):
+            yield Lie("R4", f"process {row.key}", f"it is over, but pid {one.pid} of it lives.")
