@@ -27,6 +27,8 @@ class SessionAdmin(ReadOnly):
             Session.objects.select_related("story__project", "agent", "process", "project")
             .filter(pk=object_id)
             .first()
+            if object_id.isdecimal()
+            else None
         )
         shown = {**rights(request, row.project), **log_of(row, request.GET.get("from"))} if row else {}
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), **shown})

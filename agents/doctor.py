@@ -1,18 +1,21 @@
-"""What sessions can lie about: limits (R1), fences (R2), ends (R3), slots (R4), saved work (R7)."""
+"""What sessions can lie about: limits (R1), fences (R2), ends (R3), slots (R4), saved work (R7).
+
+A function of `all_of_agents` is a checker as in `pipeline.doctor`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
 
-from django.db.models import Count, F
+from django.db.models import Count, F, Q
 from django.utils import timezone
 
 from agents.models import Session
-from agents.states import State
+from agents.states import Role, State
 from pipeline import conf
 from pipeline import git as gits
-from pipeline.doctor import Checker, Lie
+from pipeline.doctor import Checker, Lie, history
 from pipeline.git import GitError
 from pipeline.models import Capacity, Project
 from pipeline.models.process import ProcessState
@@ -28,16 +31,12 @@ def all_of_agents() -> Iterator[Checker]:
 def limits() -> Iterator[Lie]:
     """R1: one live session per agent, and per story and role; never more in all than the server's limit."""
     live = Session.objects.live().order_by()
-    for row in live.values("agent", "agent__name").annotate(count=Count("pk")).filter(count__gt=1):
-        yield Lie("R1", f"agent {row['agent__name']}", f"{row['count']} sessions of it are live.")
-    doubled = (
-        live.exclude(role="other")
-        .values("story__project__name", "story__number", "role")
-        .annotate(count=Count("pk"))
-    )
-    for row in doubled.filter(count__gt=1):
-        label = f"{row['story__project__name']}/{row['story__number']}"
-        yield Lie("R1", f"story {label}", f"{row['count']} live sessions of role {row['role']} are on it.")
+    by_agent = live.values_list("project__name", "agent__name").annotate(count=Count("pk"))
+    for project, agent, count in by_agent.filter(count__gt=1):
+        yield Lie("R1", f"agent {project}/{agent}", f"{count} sessions of it are live.")
+    by_story = live.exclude(role=Role.OTHER).values_list("project__name", "story__number", "role")
+    for project, number, role, count in by_story.annotate(count=Count("pk")).filter(count__gt=1):
+        yield Lie("R1", f"story {project}/{number}", f"{count} live sessions of role {role} are on it.")
     capacity = Capacity.objects.filter(pk=1).first()
     if capacity is not None and live.count() > capacity.limit:
         yield Lie(
@@ -48,22 +47,31 @@ def limits() -> Iterator[Lie]:
 
 
 def fences() -> Iterator[Lie]:
-    """R2: a session carries a fence that its story has reached."""
+    """R2: a session carries a fence that its story has reached, and that no gate run of it carries too."""
     for session in Session.objects.filter(fence__gt=F("story__fence")).select_related("story__project"):
         yield Lie(
             "R2",
             f"session {session.pk}",
             f"its fence {session.fence} is above the fence {session.story.fence} of {session.story.label}.",
         )
+    doubled = Session.objects.filter(story__gate_runs__fence=F("fence")).distinct()
+    for session in doubled.select_related("story__project"):
+        yield Lie(
+            "R2",
+            f"session {session.pk}",
+            f"its fence {session.fence} was given to a gate run of {session.story.label} as well.",
+        )
 
 
 def ends() -> Iterator[Lie]:
-    """R3: an ended session says how and when, and its process is over."""
-    over = Session.objects.filter(state=State.ENDED).select_related("process")
-    for session in over.filter(ended_at=None) | over.filter(outcome=""):
+    """R3: an ended session says how, why and when, and a live one does not."""
+    over = Session.objects.filter(state=State.ENDED)
+    for session in over.filter(Q(ended_at=None) | Q(outcome="")):
         yield Lie("R3", f"session {session.pk}", "it ended without saying how or when.")
-    for session in over.filter(reason="").exclude(outcome__in=["done", "completed", "succeeded"]):
+    for session in over.filter(reason=""):
         yield Lie("R3", f"session {session.pk}", f"it ended as {session.outcome} without a reason.")
+    for session in Session.objects.live().filter(~Q(outcome="") | ~Q(ended_at=None)):
+        yield Lie("R3", f"session {session.pk}", f"it is {session.state}, and has an outcome or an end.")
 
 
 def slots() -> Iterator[Lie]:
@@ -74,9 +82,10 @@ def slots() -> Iterator[Lie]:
         state=State.ENDED, process__state__in=[ProcessState.PREPARED, ProcessState.RUNNING]
     ):
         yield Lie("R4", f"session {session.pk}", f"it ended, but its process {session.process} is not over.")
-    for session in rows.exclude(state=State.ENDED).filter(
+    stuck = rows.exclude(state=State.ENDED).filter(
         process__state=ProcessState.HANDLED, process__ended_at__lt=before
-    ):
+    )
+    for session in stuck:
         if session.saving is None or (
             session.saving.state == ProcessState.HANDLED
             and session.saving.ended_at
@@ -101,9 +110,12 @@ def saved() -> Iterator[Lie]:
         known = {
             gits.session_ref(key): (pk, commit)
             for pk, key, commit in project.sessions.values_list("pk", "key", "saved")
-        }  # type: ignore[attr-defined]
+        }
+        lost = history.missing(control, [commit for _, commit in known.values() if commit])
         for ref, (pk, commit) in known.items():
-            if commit and refs.get(ref) != commit:
+            if commit in lost:
+                yield Lie("R7", f"session {pk}", f"its work {commit[:12]} is not in the control repository.")
+            elif commit and refs.get(ref) != commit:
                 yield Lie(
                     "R7",
                     f"session {pk}",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -72,7 +74,8 @@ def session(request: HttpRequest, pk: int) -> HttpResponse:
 def log_of(row: Session, begin: str | None) -> dict[str, object]:
     """What the session partial needs; used by our page and by the admin's."""
     last = row.process.last_seq if row.process else 0
-    first = max(1, int(begin)) if begin and begin.isdigit() else max(1, last - SHOWN + 1)
+    given = int(begin) if begin and begin.isdecimal() and len(begin) < 18 else last - SHOWN + 1
+    first = max(1, given)
     shown = list(row.process.events.order_by("seq").filter(seq__gte=first)[:SHOWN]) if row.process else []
     runtime = RUNTIMES.get(row.runtime)
     return {
@@ -81,6 +84,9 @@ def log_of(row: Session, begin: str | None) -> dict[str, object]:
         "events": shown,
         "earlier": max(1, first - SHOWN) if first > 1 else 0,
         "log_cursor": shown[-1].seq if shown else last,
+        # An old part of a log stands still: the newest lines would not follow on its last one.
+        "log_live": not shown or shown[-1].seq >= last,
+        "later": shown[-1].seq + 1 if shown and shown[-1].seq < last else 0,
         "label": runtime.label if runtime else row.runtime,
         "cursor": newest(f"project:{row.project_id}"),
         "ledger": row.ledger.order_by("seq")[:200],

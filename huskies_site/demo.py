@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from django.db import transaction
@@ -17,7 +17,7 @@ from pipeline.actors import Actor
 from pipeline.exceptions import Refused
 from pipeline.git import GitError
 from pipeline.git.command import project_git
-from pipeline.models import Project, Story
+from pipeline.models import Project
 from pipeline.models.project import ProjectVersionState
 from pipeline.processes.confine import level_available
 from pipeline.projectfile import PROJECT_FILE
@@ -30,30 +30,25 @@ class DemoNotMade(Refused):
     """The demo's repository could not be made."""
 
 
-@dataclass(frozen=True, slots=True)
-class Demo:
-    """`waiting`: story number -> why it waits; only of stories that were started."""
-
-    project: Project
-    stories: list[Story]
-    waiting: dict[int, str]
-
-
-def start_demo(actor: Actor, *, start: bool = True) -> Demo:
+def start_demo(actor: Actor, *, start: bool = True) -> Project:
     """A new repository under the data folder, registered as `demo` (then `demo-2` ...), with three stories.
 
-    `start` gives them to the coders; without it they stay in the backlog. Raises NotAllowed, DemoNotMade.
+    `start` gives them to the coders; without it they stay in the backlog. Returns at once: the stories wait until the server
+    has fetched the repository, then until a coder is free. Raises NotAllowed, DemoNotMade.
     """
     stories.check_may(actor, "demo.start", None)
     name = free_name()
     folder = conf.home() / "demo" / f"{name}-{secrets.token_hex(3)}"
     blob, commit = make_repository(folder)
+    # Asked before the transaction: the answer may need a trial start of bubblewrap.
+    unconfined = level_available().name == "none"
     with transaction.atomic():
         project = projects.add_project(str(folder), name=name, actor=actor)
-        if level_available().name == "none":
+        if unconfined:
             # Its only agents are the scripted ones that this very actor starts here.
             Project.objects.filter(pk=project.pk).update(unconfined_allowed=True)
-        project = Project.objects.select_for_update().get(pk=project.pk)
+        project = Project.objects.select_for_update(no_key=True).get(pk=project.pk)
+        # The text that is approved is ours by construction; the fetch then finds this very blob, or another file, which waits.
         version = projects.take_file(project, text=demo_files.FILES[PROJECT_FILE], blob=blob, commit=commit)
         if version is not None and version.state == ProjectVersionState.PROPOSED:
             projects.approve_version(version, actor=actor)  # we wrote it, and the actor asked for it
@@ -69,15 +64,10 @@ def start_demo(actor: Actor, *, start: bool = True) -> Demo:
             )
             for each in demo_files.STORIES
         ]
+    for story in made if start else ():
+        pool.start_story(story, actor=actor)
     project.refresh_from_db()
-    waiting = {}
-    if start:
-        for story in made:
-            started = pool.start_story(story, actor=actor)
-            if started.queued:
-                waiting[story.number] = started.queued
-    rows = list(Story.objects.select_related("project").filter(project=project).order_by("number"))
-    return Demo(project, rows, waiting)
+    return project
 
 
 def free_name() -> str:
@@ -96,7 +86,7 @@ def make_repository(folder: Path) -> tuple[str, str]:
             path.write_text(text, encoding="utf-8")
             path.chmod(0o755 if text.startswith("#!") else 0o644)
         project_git(folder, "init", "-q", f"--initial-branch={BRANCH}")
-        project_git(folder, "add", "--all")
+        project_git(folder, "add", "--all", "--force")  # whatever this person ignores everywhere
         project_git(
             folder, "-c", "commit.gpgsign=false", "commit", "-q", "-m", "A small calculator, with a bug"
         )
@@ -112,6 +102,7 @@ def _as_refusal(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, GitError) as error:
+        shutil.rmtree(folder, ignore_errors=True)
         raise DemoNotMade(
             f"The demo's repository could not be made in {folder}: {error}. Mend that and start the demo again."
         ) from error

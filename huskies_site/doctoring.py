@@ -6,12 +6,18 @@ import platform
 import shutil
 from dataclasses import dataclass
 
+from django.db import DatabaseError, connection
+
 from agents.doctor import all_of_agents
 from agents.runtimes import RUNTIMES
+from agents.runtimes.bounds import line_of
+from pipeline import conf
 from pipeline.doctor import Checker, Lie, all_of_pipeline, examine, lasting
 from pipeline.git import MINIMUM_VERSION
 from pipeline.git import version as git_version
+from pipeline.models import Capacity, Host
 from pipeline.processes.confine import level_available
+from pipeline.services import foreground
 
 
 def checkers() -> list[Checker]:
@@ -39,6 +45,8 @@ def environment() -> list[Piece]:
         Piece("python", platform.python_version(), needed=True),
         _git(),
         Piece("confinement", level.name, level.reason if level.name == "none" else ""),
+        _database(),
+        _server(),
     ]
     for name, runtime in RUNTIMES.items():
         found = runtime.find()
@@ -48,6 +56,35 @@ def environment() -> list[Piece]:
         login = {True: ", logged in", False: ", not logged in", None: ""}[found.logged_in]
         pieces.append(Piece(name, f"{found.version or 'found'}{login} ({runtime.label})", found.remedy))
     return pieces
+
+
+def _database() -> Piece:
+    where = str(connection.settings_dict["NAME"])
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT sqlite_version()" if connection.vendor == "sqlite" else "SHOW server_version"
+            )
+            version = str(cursor.fetchone()[0])
+        known = Capacity.objects.filter(pk=1).exists()
+    except DatabaseError as error:
+        remedy = f"Start the server once with `./huskies up`, or mend DATABASE_URL ({line_of(str(error))})."
+        return Piece("database", f"{connection.vendor}, {where}: cannot be used", remedy, needed=True)
+    remedy = "" if known else "Start the server once with `./huskies up`."
+    return Piece("database", f"{connection.display_name} {version}, {where}", remedy, needed=True)
+
+
+def _server() -> Piece:
+    start = "Start it with `./huskies up`."
+    try:
+        row = Host.objects.filter(name=conf.host()).first()
+        running = foreground.server_is_running()
+    except DatabaseError:
+        return Piece("server", "not known without the database", start)
+    if not running:
+        seen = f", last seen {row.seen_at:%Y-%m-%d %H:%M:%S} UTC" if row and row.seen_at else ""
+        return Piece("server", f"not running on {conf.host()}{seen}", start)
+    return Piece("server", f"running on {conf.host()}")
 
 
 def _git() -> Piece:

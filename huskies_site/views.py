@@ -50,7 +50,7 @@ def demo(request: HttpRequest) -> HttpResponse:
     from huskies_site.demo import start_demo
 
     try:
-        project = start_demo(actor(request)).project
+        project = start_demo(actor(request))
     except Refused as error:
         return refused(request, error, reverse("home"))
     return redirect("board", project.name)

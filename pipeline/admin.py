@@ -53,6 +53,10 @@ class StoryAdmin(ReadOnly):
         project = models.Project.objects.visible_to(request.user).order_by("name").first()
         return redirect("board", project.name) if project else redirect("project-add")
 
+    def get_queryset(self, request: HttpRequest) -> Any:
+        """Only stories of projects that the person may know of."""
+        return super().get_queryset(request).filter(project__in=models.Project.objects.visible_to(request.user))
+
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return bool(request.user.is_active and request.user.is_staff)
 

@@ -57,7 +57,9 @@ def add_credential(
         name=name, kind=kind, sealed=seal(value) if value else "", base_urls=list(dict.fromkeys(addresses))
     )
     try:
-        row.full_clean(validate_unique=False)
+        row.full_clean(
+            exclude={"base_urls"}, validate_unique=False
+        )  # a list that is empty says: the provider only
     except ValidationError as error:
         raise BadInput(f"Credential {name!r} cannot be saved: {' '.join(error.messages)}") from error
     with transaction.atomic():

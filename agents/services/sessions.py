@@ -330,6 +330,7 @@ def agent_spec(session: Session) -> dict[str, Any]:
             object_format=project.object_format,
             resume_from=session.began_at_commit or None,
             base_branch=project.base_branch,
+            base_tip=project.tip or None,
         ),
     ]
     environment = confine.allowed_environment(own / "home", own / "tmp", {})

@@ -18,6 +18,7 @@ PRELOADED = (
     "huskies_site.urls",
     "huskies_site.asgi",
     "django_q.cluster",
+    "pipeline.broker",
     "pipeline.supervisor",
     "pipeline.tasks",
     "agents.tasks",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pipeline import conf
 from pipeline import git as gits
 from pipeline.doctor import Lie
 from pipeline.git import GitError
-from pipeline.models import GateRun, Merge, Project, Story
+from pipeline.git.command import git
+from pipeline.git.names import check_commit
+from pipeline.models import GateRun, Merge, Project, StageChange, Story
 from pipeline.models.gate import Verdict
 from pipeline.models.merge import MergeState
 from pipeline.models.project import ProjectState
@@ -19,6 +21,21 @@ from pipeline.stages import Stage
 def _ready() -> Iterator[tuple[Project, Path]]:
     for project in Project.objects.filter(state=ProjectState.READY).exclude(tip=""):
         yield project, conf.control_path(project.key)
+
+
+def missing(control: Path, commits: Iterable[str]) -> set[str]:
+    """Those of the ids at which the repository has no commit; one git process for all of them. Raises GitError."""
+    wanted = sorted({check_commit(commit) for commit in commits})
+    if not wanted:
+        return set()
+    asked = "".join(f"{commit}^{{commit}}\n" for commit in wanted).encode()
+    # A name that is not there is answered by itself and the word `missing`.
+    said = git(control, "cat-file", "--batch-check=%(objecttype)", stdin=asked, timeout=600).stdout
+    return {
+        commit
+        for commit, line in zip(wanted, said.decode().splitlines(), strict=True)
+        if line.strip() != "commit"
+    }
 
 
 def landed() -> Iterator[Lie]:
@@ -34,75 +51,88 @@ def _landed_in(project: Project, control: Path) -> Iterator[Lie]:
     base = gits.read_ref(control, gits.branch_ref(project.base_branch))
     if base != project.tip:
         yield Lie(
-            "R6", f"project {project.name}", f"its base is at {base}, and the database says {project.tip}."
+            "R6",
+            f"project {project.name}",
+            f"its base is at {base or 'nothing'}, and the database says {project.tip}.",
         )
     if base is None:
         return
-    stories = Story.objects.filter(project=project).select_related("project")
-    for story in stories.filter(stage=Stage.DONE):
-        if gits.resolve(control, story.landed) is None or not gits.is_ancestor(control, story.landed, base):
+    done = Story.objects.filter(project=project, stage=Stage.DONE).select_related("project")
+    tried = Merge.objects.filter(project=project).exclude(candidate="").select_related("story__project")
+    stories, merges = list(done), list(tried)
+    absent = missing(control, [base, *(s.landed for s in stories), *(m.candidate for m in merges)])
+
+    def on_base(commit: str) -> bool:
+        return commit not in absent and base not in absent and gits.is_ancestor(control, commit, base)
+
+    for story in stories:
+        if not on_base(story.landed):
             yield Lie(
                 "R6",
                 f"story {story.label}",
                 f"it is done, but {story.landed[:12]} is not on {project.base_branch}.",
             )
-    for merge in Merge.objects.filter(project=project).exclude(candidate="").select_related("story__project"):
-        on_base = gits.resolve(control, merge.candidate) is not None and gits.is_ancestor(
-            control, merge.candidate, base
-        )
-        if (
-            on_base
-            and merge.state in (MergeState.FAILED, MergeState.REPLACED)
-            and merge.story.stage != Stage.DONE
-        ):
-            yield Lie(
-                "R6",
-                f"story {merge.story.label}",
-                f"its candidate {merge.candidate[:12]} is on {project.base_branch}, but it is not done.",
-            )
-        if merge.state == MergeState.LANDED:
-            if not on_base:
-                yield Lie(
-                    "R6",
-                    f"merge {merge.pk}",
-                    f"it landed, but {merge.candidate[:12]} is not on {project.base_branch}.",
-                )
-            elif not _was_gated(merge, control):
-                yield Lie(
-                    "R5",
-                    f"merge {merge.pk}",
-                    f"{merge.candidate[:12]} landed without a green gate on its tree.",
-                )
+    for merge in merges:
+        there, name = on_base(merge.candidate), f"{merge.candidate[:12]}"
+        if merge.state != MergeState.LANDED:
+            if there and merge.story.stage in (Stage.MERGE, Stage.MERGE_FAILURE, Stage.BLOCKED):
+                said = f"its candidate {name} is on {project.base_branch}, but it is in {merge.story.stage}."
+                yield Lie("R6", f"story {merge.story.label}", said)
+        elif not there:
+            yield Lie("R6", f"merge {merge.pk}", f"it landed, but {name} is not on {project.base_branch}.")
+        else:
+            yield from _of_landed(merge, control)
+
+
+def _of_landed(merge: Merge, control: Path) -> Iterator[Lie]:
+    """What must be true of a merge whose commit is on the base branch: it was gated, and its story knows."""
+    if not _was_gated(merge, control):
+        said = f"{merge.candidate[:12]} landed without a green gate on its tree."
+        yield Lie("R5", f"merge {merge.pk}", said)
+    story = merge.story
+    if story.stage == Stage.DONE:
+        return
+    landing = StageChange.objects.filter(story=story, verb="land").order_by("-id").first()
+    if landing is None:
+        yield Lie("R6", f"story {story.label}", f"merge {merge.pk} landed, and its history does not say so.")
+    elif landing.to_stage == Stage.DONE and not _left_done(landing):
+        yield Lie("R6", f"story {story.label}", f"it landed, and is in {story.stage}, to which nothing led.")
+
+
+def _left_done(landing: StageChange) -> bool:
+    """Whether somebody took the story on after it landed (reopened or archived it)."""
+    later = StageChange.objects.filter(story_id=landing.story_id, id__gt=landing.pk, from_stage=Stage.DONE)
+    return later.exclude(to_stage=Stage.DONE).exists()
 
 
 def _was_gated(merge: Merge, control: Path) -> bool:
-    """A green verdict for the very tree; or the project had no gate, which the run that was skipped says."""
-    tree = gits.tree_of(control, merge.candidate)
-    if GateRun.objects.filter(story__project=merge.project, tree=tree, verdict=Verdict.PASSED).exists():
+    """A green verdict for the very tree; or there was no gate to run, which a skipped run without a command says."""
+    runs = GateRun.objects.filter(
+        story__project=merge.project_id, tree=gits.tree_of(control, merge.candidate)
+    )
+    if runs.filter(verdict=Verdict.PASSED).exists():
         return True
-    return GateRun.objects.filter(story=merge.story, verdict=Verdict.SKIPPED).exists()
+    return runs.filter(story=merge.story_id, verdict=Verdict.SKIPPED, command="").exists()
 
 
 def kept() -> Iterator[Lie]:
     """R7: the newest work of each story is in the control repository, and a ref holds it."""
     for project, control in _ready():
         try:
-            holders = set(gits.list_refs(control, "refs/huskies/sessions/").values()) | set(
-                gits.list_refs(control, "refs/heads/").values()
-            )
-            for story in (
-                Story.objects.filter(project=project)
-                .exclude(tip="")
-                .exclude(stage=Stage.DONE)
-                .select_related("project")
-            ):
-                if gits.resolve(control, story.tip) is None:
-                    yield Lie(
-                        "R7",
-                        f"story {story.label}",
-                        f"its work {story.tip[:12]} is not in the control repository.",
-                    )
-                elif story.tip not in holders:
-                    yield Lie("R7", f"story {story.label}", f"no ref holds its work {story.tip[:12]}.")
+            holders = {
+                commit
+                for prefix in ("refs/huskies/sessions/", "refs/heads/")
+                for commit in gits.list_refs(control, prefix).values()
+            }
+            rows = Story.objects.filter(project=project).exclude(tip="").exclude(stage=Stage.DONE)
+            stories = list(rows.select_related("project"))
+            absent = missing(control, [story.tip for story in stories])
         except (GitError, OSError) as error:
             yield Lie("R7", f"project {project.name}", f"its control repository cannot be read: {error}")
+            continue
+        for story in stories:
+            if story.tip in absent:
+                said = f"its work {story.tip[:12]} is not in the control repository."
+                yield Lie("R7", f"story {story.label}", said)
+            elif story.tip not in holders:
+                yield Lie("R7", f"story {story.label}", f"no ref holds its work {story.tip[:12]}.")

@@ -15,13 +15,14 @@ from pipeline.processes import identity as identities
 from pipeline.processes import spawn
 from pipeline.processes.identity import Identity
 from pipeline.processes.runfolder import MARKER
+from pipeline.services import foreground
 
 GRACE = timedelta(seconds=6)
 """The grace of a stop (5 s) and one more."""
 
 
 def processes() -> Iterator[Lie]:
-    """R4: what is over has no runner, and what runs has one."""
+    """R4: what is over has no runner; while a server follows this host, what runs has one, and what is prepared is launched."""
     before = timezone.now() - GRACE
     mine = Process.objects.filter(host=conf.host())
     for process in mine.filter(
@@ -29,6 +30,8 @@ def processes() -> Iterator[Lie]:
     ):
         if spawn.runner_alive(conf.runs(), process.key):
             yield Lie("R4", f"process {process.key}", f"it is over ({process.kind}), but its runner lives.")
+    if not foreground.server_is_running():
+        return  # what ended meanwhile is noticed by the next `up`, and says nothing false until then
     for process in mine.filter(state=ProcessState.RUNNING, started_at__lt=before):
         who = Identity(process.pid or 0, process.start_time or 0, process.boot_id)
         if not identities.is_alive(who) and not spawn.runner_alive(conf.runs(), process.key):
@@ -41,7 +44,7 @@ def processes() -> Iterator[Lie]:
         yield Lie(
             "R4",
             f"process {process.key}",
-            f"it ({process.kind}) should have been launched. Is the server running?",
+            f"it ({process.kind}) should have been launched long ago. The server's log says what stands in the way.",
         )
 
 
@@ -50,15 +53,16 @@ def strays() -> Iterator[Lie]:
     before = timezone.now() - GRACE
     rows = {row.key: row for row in Process.objects.filter(host=conf.host())}
     folders = {folder.name for folder in conf.runs().iterdir()} if conf.runs().exists() else set()
+    unknown = folders - set(rows)
     for one in identities.marked_processes(MARKER):
         row = rows.get(one.value)
         if row is None:
             # Another data folder's agents are no concern of ours; those of a forgotten run in our folder are.
-            if one.value in folders:
+            if one.value in unknown:
                 yield Lie(
                     "R4",
                     f"process {one.value}",
-                    f"pid {one.pid} belongs to it, and the database does not know it.",
+                    f"pid {one.pid} belongs to it, and the database does not know it. Was a backup restored?",
                 )
         elif (
             row.state not in (ProcessState.PREPARED, ProcessState.RUNNING)
@@ -66,3 +70,6 @@ def strays() -> Iterator[Lie]:
             and row.ended_at < before
         ):
             yield Lie("R4", f"process {row.key}", f"it is over, but pid {one.pid} of it lives.")
+    for key in unknown:
+        if spawn.runner_alive(conf.runs(), key):
+            yield Lie("R4", f"process {key}", "its runner lives, and the database does not know it.")

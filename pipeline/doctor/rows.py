@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from django.db.models import Count, F, Max
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from pipeline import conf
 from pipeline.doctor import Lie
 from pipeline.models import GateRun, Merge, Process, Story
 from pipeline.models.process import ProcessState
+from pipeline.services import foreground
 from pipeline.stages import Stage
 
 HANDLED_WITHIN = timedelta(seconds=10)
@@ -20,21 +22,29 @@ HANDLED_WITHIN = timedelta(seconds=10)
 
 def fences() -> Iterator[Lie]:
     """R2: nothing carries a fence that its story has not reached yet."""
-    for model, noun in ((GateRun, "gate run"), (Merge, "merge"), (Process, "process")):
-        for row in model.objects.filter(fence__gt=F("story__fence")).select_related("story__project"):
+    models = (("gate run", GateRun.objects), ("merge", Merge.objects), ("process", Process.objects))
+    for noun, rows in models:
+        ahead = rows.filter(fence__gt=F("story__fence"))
+        columns = ("pk", "fence", "story__fence", "story__project__name", "story__number")
+        for pk, fence, reached, project, number in ahead.values_list(*columns):
             yield Lie(
                 "R2",
-                f"{noun} {row.pk}",
-                f"its fence {row.fence} is above the fence {row.story.fence} of story {row.story.label}.",
+                f"{noun} {pk}",
+                f"its fence {fence} is above the fence {reached} of story {project}/{number}.",
             )
+    gated = GateRun.objects.order_by().values_list("story__project__name", "story__number", "fence")
+    twice = gated.annotate(count=Count("pk"))
+    for project, number, fence, count in twice.filter(count__gt=1):
+        yield Lie("R2", f"story {project}/{number}", f"{count} gate runs of it carry the fence {fence}.")
 
 
 def ends() -> Iterator[Lie]:
     """R3: what ended says how; what ended was handled; a story's stage and its reasons fit."""
     late = timezone.now() - HANDLED_WITHIN
-    for process in Process.objects.filter(
-        state__in=[ProcessState.EXITED, ProcessState.LOST], ended_at__lt=late
-    ):
+    waiting = Process.objects.filter(
+        state__in=[ProcessState.EXITED, ProcessState.LOST], ended_at__lt=late, host=conf.host()
+    )
+    for process in waiting if foreground.server_is_running() else ():
         yield Lie(
             "R3",
             f"process {process.key}",
@@ -58,16 +68,14 @@ def ends() -> Iterator[Lie]:
 
 def logs() -> Iterator[Lie]:
     """R3: the events of a process are numbered 1, 2, 3 ... without a hole, and its whole log was read."""
-    rows = Process.objects.annotate(count=Count("events"), last=Max("events__seq"))
-    for process in rows.filter(state=ProcessState.HANDLED):
-        if process.count != process.last_seq or (process.last or 0) != process.last_seq:
-            yield Lie(
-                "R3",
-                f"process {process.key}",
-                f"it has {process.count} events, the last {process.last}, and says {process.last_seq}.",
-            )
+    # One statement: events and `last_seq` move in one transaction, so it sees them together.
+    numbered = Process.objects.annotate(count=Count("events"), last=Coalesce(Max("events__seq"), 0))
+    holed = numbered.exclude(count=F("last_seq"), last=F("last_seq"))
+    for key, count, last, said in holed.values_list("key", "count", "last", "last_seq"):
+        yield Lie("R3", f"process {key}", f"it has {count} events, the last is {last}, and it says {said}.")
+    for process in Process.objects.filter(state=ProcessState.HANDLED, host=conf.host()):
         size = int((process.exit or {}).get("log_size", 0))
-        if process.offset < size and process.host == conf.host():
+        if process.offset < size:
             yield Lie(
                 "R3", f"process {process.key}", f"{size - process.offset} bytes of its log were never read."
             )

@@ -34,8 +34,12 @@ class Waiting:
 
     def put(self, frame: dict[str, Any]) -> None:
         if len(self.frames) >= BACKLOG:
-            topics = {f["topic"] for f in self.frames} | {frame["topic"]}
-            self.frames = [{"topic": topic, "resync": True} for topic in sorted(topics)]
+            newest: dict[str, int] = {}
+            for waiting in [*self.frames, frame]:
+                newest[waiting["topic"]] = max(newest.get(waiting["topic"], 0), waiting.get("upto", 0))
+            self.frames = [
+                {"topic": topic, "resync": True, "upto": upto} for topic, upto in sorted(newest.items())
+            ]
         else:
             self.frames.append(frame)
         if self.handle is None and self.writing is None:
@@ -67,6 +71,8 @@ class Hub:
         self.tick = tick
         self.topics: dict[str, set[Listener]] = defaultdict(set)
         self.waiting: dict[Listener, Waiting] = {}
+        self.held: dict[Listener, list[dict[str, Any]]] = {}
+        self.looking: set[asyncio.Task[None]] = set()
         self.checking: set[asyncio.Task[None]] = set()
 
     def join(self, topic: str, listener: Listener) -> None:
@@ -91,15 +97,36 @@ class Hub:
         self.waiting[listener].put(frame)
 
     def deliver(self, frame: dict[str, Any]) -> None:
-        """One frame of a topic to all that listen. A change of access makes them look at their rights first."""
+        """One frame of a topic to all that listen. After a change of access they look at their rights first, and what comes meanwhile waits."""
         for listener in list(self.topics.get(frame["topic"], ())):
-            if frame.get("access"):
-                self.checking.add(task := asyncio.ensure_future(self._rechecked(listener, frame)))
-                task.add_done_callback(self.checking.discard)
+            if listener in self.held:
+                self.held[listener].append(frame)
+            elif frame.get("access"):
+                self.held[listener] = [frame]
+                self._start_recheck(listener)
             else:
                 self.send(listener, frame)
 
-    async def _rechecked(self, listener: Listener, frame: dict[str, Any]) -> None:
-        await listener.recheck()
-        if listener in self.topics.get(frame["topic"], ()):
-            self.send(listener, frame)
+    def recheck_all(self) -> None:
+        """Someone logged out, or an account changed: every socket looks at its rights, before its next frame."""
+        for listener in {listener for those in self.topics.values() for listener in those} - set(self.held):
+            self.held[listener] = []
+            self._start_recheck(listener)
+
+    def _start_recheck(self, listener: Listener) -> None:
+        looking = asyncio.ensure_future(self._recheck(listener))
+        self.looking.add(looking)  # the loop itself keeps no task alive
+        looking.add_done_callback(self.looking.discard)
+
+    async def _recheck(self, listener: Listener) -> None:
+        try:
+            while True:
+                frames, self.held[listener] = self.held[listener], []
+                await listener.recheck()
+                for frame in frames:
+                    if listener in self.topics.get(frame["topic"], ()):
+                        self.send(listener, frame)
+                if not self.held[listener]:
+                    return
+        finally:
+            del self.held[listener]

@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from django.conf import settings
-from django.db import close_old_connections, connection
+from django.db import close_old_connections, connection, transaction
 
 from pipeline.events import CHANNEL
 from pipeline.live import topics
@@ -59,6 +59,15 @@ class Tail:
             else:
                 self.listeners.pop(topic, None)
                 self.cursors.pop(topic, None)
+
+    def recheck_soon(self, **_: Any) -> None:
+        """A receiver: a log-in ended or an account changed. Sockets of other web processes find it within their half minute."""
+        transaction.on_commit(self._recheck)
+
+    def _recheck(self) -> None:
+        hub, loop = self.hub, self.loop
+        if hub is not None and loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(hub.recheck_all)
 
     def run(self) -> None:
         try:

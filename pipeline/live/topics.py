@@ -96,9 +96,8 @@ def _of_process(topic: str, key: str, cursor: int) -> dict[str, Any] | None:
     rows = list(LogEvent.objects.filter(process__key=key, seq__gt=cursor).order_by("seq")[: AT_MOST + 1])
     if not rows:
         return None
-    if len(rows) > AT_MOST and cursor > 0:
+    if len(rows) > AT_MOST:
         return {"topic": topic, "upto": newest(topic), "resync": True}
-    rows = rows[:AT_MOST]
     lines = [
         {"seq": row.seq, "html": render_to_string("pipeline/log_event.html", {"event": row})} for row in rows
     ]

@@ -75,15 +75,17 @@ def copy_steps(
     object_format: str,
     resume_from: str | None = None,
     base_branch: str | None = None,
+    base_tip: str | None = None,
 ) -> list[Step]:
     """Runner steps that make a working copy of `commit` on `branch` (None: detached, as gates use it).
 
     `resume_from`: the commit of an earlier session's ref; the branch starts there instead. `base_branch`:
-    also set this branch, at `commit`. Pin the base first (`pin_base`). A copy that exists is never touched:
-    the last step fails."""
+    also set this branch, at `base_tip` (by default at `commit`): after a conflict the coder needs the base
+    branch as it is now. Pin the base first (`pin_base`). A copy that exists is never touched: the last step
+    fails."""
     part = names.check_folder(copy.with_name(copy.name + ".part"))
     start = resume_from or commit
-    base = (base_branch, commit) if base_branch else None
+    base = (base_branch, base_tip or commit) if base_branch else None
     files = skeleton(control, branch=branch, commit=start, object_format=object_format, base=base)
     git_dir = part / ".git"
     folders = dict.fromkeys([*_FOLDERS, *(str(Path(name).parent) for name in files if "/" in name)])

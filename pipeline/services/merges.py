@@ -26,7 +26,7 @@ from pipeline.models.merge import OVER, MergeState
 from pipeline.models.process import ProcessState
 from pipeline.models.project import ProjectState
 from pipeline.processes.crashpoint import crashpoint
-from pipeline.services import gates, landing
+from pipeline.services import gates, landing, projects
 from pipeline.services.stories import check_may
 from pipeline.stages import Stage
 
@@ -127,6 +127,7 @@ def candidate_made(merge: Merge, answer: Mapping[str, Any]) -> None:
     if next_.step == "fail":
         if not _landed_before(merge, answer):
             landing.fail(merge, next_.reason, next_.files)
+            projects.refresh(merge.project)  # whoever mends a conflict needs the base branch as it is now
         return
     made = answer["result"]
     landing.set_state(

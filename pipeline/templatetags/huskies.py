@@ -51,6 +51,12 @@ def safe_text(value: Any) -> str:
 
 
 @register.filter
+def safe_names(values: Any) -> str:
+    """Several hostile texts, with commas between. Still escaped by the template, once."""
+    return ", ".join(safe_text(value) for value in values)
+
+
+@register.filter
 def markdown(value: Any) -> SafeString:
     """CommonMark without HTML and pictures; links to http(s) only, without a referrer."""
     html = _markdown.render(safe_text(value))

@@ -34,13 +34,13 @@ class Command(BaseCommand):
         run_as_sentence(self, argv)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        demo = translated(lambda: start_demo(OPERATOR_ON_HOST, start=not options["no_start"]))
-        found = shapes.stories(demo.stories)
+        project = translated(lambda: start_demo(OPERATOR_ON_HOST, start=not options["no_start"]))
+        found = shapes.stories(project.stories.select_related("project").order_by("number"))
         if options["as_json"]:
-            self.stdout.write(json.dumps({"project": demo.project.name, "stories": found}, indent=2))
+            self.stdout.write(json.dumps({"project": project.name, "stories": found}, indent=2))
             return
         self.stdout.write(
-            f"Project {demo.project.name} is in {demo.project.source}. Its coders are scripted stand-ins, not an AI."
+            f"Project {project.name} is in {project.source}. Its coders are scripted stand-ins, not an AI."
         )
         for story in found:
             waits = f"; it waits: {story['waiting_for']}" if story["waiting_for"] else ""

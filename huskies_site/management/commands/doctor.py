@@ -11,6 +11,7 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from huskies_site import doctoring
 from pipeline.commands import plain, run_as_sentence, translated
+from pipeline.services import foreground
 
 
 class Command(BaseCommand):
@@ -33,7 +34,10 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", dest="as_json")
 
     def run_from_argv(self, argv: list[str]) -> None:
-        run_as_sentence(self, argv)
+        if "--environment" in argv[2:]:  # asked before the first `up` too, when there is no data folder yet
+            super().run_from_argv(argv)
+        else:
+            run_as_sentence(self, argv)
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["environment"]:
@@ -46,6 +50,10 @@ class Command(BaseCommand):
                 self.stdout.write(plain(str(lie)))
             if not found:
                 self.stdout.write("Database, logs, git and processes tell the same.")
+            if not foreground.server_is_running():
+                self.stdout.write(
+                    "The server does not run here, so what waits for it to start again is not counted."
+                )
         if found:
             sys.exit(1)
 

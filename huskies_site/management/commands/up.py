@@ -56,8 +56,8 @@ def start() -> int:
     if warning := preflight.systemd_warning():
         say(warning)
     parts.preload()
-    gc.collect()
-    gc.freeze()  # the collector would write into every page that the parts share
+    # The collector would write into every page that the parts share; a collection now would leave holes for them to fill.
+    gc.freeze()
     try:
         ready = forks.in_child(startup.set_up, SET_UP_SECONDS)
     except forks.ErrandFailed as error:

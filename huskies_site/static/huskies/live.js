@@ -56,6 +56,7 @@
       if (frame.cards.some((card) => String(card.story) === root.dataset.storyPage)) refresh();
       return;
     }
+    if (frame.news && frame.news.includes("project")) { refresh(); return; }
     frame.cards.forEach(place);
   }
 

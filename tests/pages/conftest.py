@@ -1,0 +1,70 @@
+"""A small town for page tests: one project with something of everything, one other project, a person of each role."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from django.contrib.auth.models import User
+from django.utils import timezone
+from pytest_django import Settings
+
+from agents.models import Session
+from pipeline import conf
+from pipeline.models import Criterion, GateRun, LogEvent, Process, Project, ProjectVersion, Story
+from pipeline.roles import Role
+from tests import factories
+
+
+@dataclass
+class Town:
+    web: Project
+    story: Story
+    criterion: Criterion
+    session: Session
+    process: Process
+    gate: GateRun
+    proposed: ProjectVersion
+    people: dict[str, User]
+
+
+def log_line(process: Process, text: str, kind: str = "line") -> None:
+    """One more event of a process's log, numbered as its single writer would."""
+    process.last_seq += 1
+    LogEvent.objects.create(process=process, seq=process.last_seq, kind=kind, body={"text": text}, at=timezone.now())
+    Process.objects.filter(pk=process.pk).update(last_seq=process.last_seq)
+
+
+def build(text: str = "Add a button") -> Town:
+    web, other = factories.project("web"), factories.project("other")
+    row = factories.story(web, text, description=text, criteria=[text])
+    agent = factories.coder(web)
+    process = Process.objects.create(key=conf.new_key(), kind="agent", host="h", project=web, story=row, state="running")
+    log_line(process, text)
+    session = Session.objects.create(
+        story=row, project=web, agent=agent, role="coder", runtime="scripted", key=conf.new_key(), fence=1, host="h",
+        state="running", process=process, conversation="c", prompt=text,
+    )
+    gate = GateRun.objects.create(
+        story=row, purpose="coding", commit="1" * 40, tree="2" * 40, gate_hash="3", command=text, fence=2, state="over",
+        verdict="failed", reason=text, output=text, process=process,
+    )
+    proposed = ProjectVersion.objects.create(project=web, blob="b", commit="c", text=text, gate_hash="x", state="proposed", needs=[text])
+    people = {role.label: factories.person(role.label, web, role) for role in Role}
+    people["stranger"] = factories.person("stranger", other, Role.ADMIN)
+    people["root"] = factories.person("root", is_superuser=True, is_staff=True)
+    return Town(web, row, row.criteria.get(), session, process, gate, proposed, people)
+
+
+@pytest.fixture
+def town(db: None, tmp_path: Path, settings: Settings) -> Town:
+    settings.HUSKIES_HOME = tmp_path / "data"
+    return build()
+
+
+@pytest.fixture
+def live_town(transactional_db: None, tmp_path: Path, settings: Settings) -> Town:
+    """The same, committed: sockets read it on connections of their own."""
+    settings.HUSKIES_HOME = tmp_path / "data"
+    return build()

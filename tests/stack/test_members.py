@@ -1,0 +1,91 @@
+"""What an earlier process set left, and what a backup or a service manager can do to this one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from huskies_site.stack import members, startup
+from huskies_site.stack.preflight import unit_warning
+from pipeline import conf
+from pipeline.models import Capacity
+from pipeline.processes.identity import Identity
+
+PROGRAM = "import os, signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.fork(); print('ready', flush=True); signal.pause()"
+
+
+@pytest.fixture
+def leader() -> Iterator[subprocess.Popen[bytes]]:
+    child = subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, start_new_session=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() + child.stdout.readline() == b"ready\n" * 2
+    yield child
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+
+
+def record(home: Path, pid: int, monkeypatch: pytest.MonkeyPatch) -> Identity:
+    one = Identity.of(pid)
+    assert one is not None
+    said = members.command_of(pid)
+    monkeypatch.setattr(members, "command_of", lambda _: said)
+    members.record(home, {"workers": one})
+    monkeypatch.undo()
+    return one
+
+
+def test_the_children_of_a_dead_part_are_found_and_killed(
+    tmp_path: Path, leader: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(tmp_path, leader.pid, monkeypatch)
+    leader.kill()
+    assert members.end_leftovers(tmp_path) == {"workers": 1}
+    assert leader.stdout is not None
+    assert leader.stdout.read() == b""  # the end of file: nobody holds it any more
+    assert members.end_leftovers(tmp_path) == {}
+
+
+def test_another_process_with_the_same_number_is_left_alone(
+    tmp_path: Path, leader: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = record(tmp_path, leader.pid, monkeypatch)
+    command, _ = members.recorded(tmp_path)
+    assert members.members(Identity(one.pid, one.start_time - 1, one.boot_id), command) == []
+    assert members.members(Identity(one.pid, one.start_time, "another boot"), command) == []
+    assert members.members(one, "another command") == []
+    assert len(members.members(one, command)) == 2
+    assert members.end_leftovers(tmp_path) == {"workers": 2}
+
+
+def test_a_damaged_record_is_as_none(tmp_path: Path) -> None:
+    (tmp_path / members.FILE).write_text('{"command": 1')
+    assert members.end_leftovers(tmp_path) == {}
+
+
+def test_a_service_that_would_kill_agents_is_warned_of() -> None:
+    said = unit_warning("huskies.service", {"KillMode": "control-group", "OOMPolicy": "continue"})
+    assert said is not None and "KillMode=process (now control-group)" in said and "OOMPolicy" not in said
+    assert unit_warning("huskies.service", {"KillMode": "process", "OOMPolicy": "continue"}) is None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_database_that_is_older_than_its_folder_was_restored() -> None:
+    from pipeline.datafolder import prepare
+
+    prepare(conf.home())
+    first = startup.set_up()
+    assert not first["restored"]
+    again = startup.set_up()
+    assert (again["restored"], again["epoch"]) == (False, first["epoch"] + 1)
+    Capacity.objects.update(epoch=first["epoch"])
+    after = startup.set_up()
+    assert (after["restored"], after["epoch"]) == (True, again["epoch"] + 1)
