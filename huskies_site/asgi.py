@@ -31,7 +31,9 @@ class OwnOrigin:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
         headers = {name: value.decode("latin1") for name, value in scope["headers"]}
         origin = headers.get(b"origin", "")
-        own = urlsplit(origin).netloc == headers.get(b"host") or origin in getattr(settings, "CSRF_TRUSTED_ORIGINS", [])
+        own = urlsplit(origin).netloc == headers.get(b"host") or origin in getattr(
+            settings, "CSRF_TRUSTED_ORIGINS", []
+        )
         application = self.application if own else WebsocketDenier()
         return await application(scope, receive, send)
 

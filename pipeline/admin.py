@@ -55,7 +55,9 @@ class StoryAdmin(ReadOnly):
 
     def get_queryset(self, request: HttpRequest) -> Any:
         """Only stories of projects that the person may know of."""
-        return super().get_queryset(request).filter(project__in=models.Project.objects.visible_to(request.user))
+        return (
+            super().get_queryset(request).filter(project__in=models.Project.objects.visible_to(request.user))
+        )
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return bool(request.user.is_active and request.user.is_staff)

@@ -32,7 +32,7 @@ class VerbCommand(BaseCommand):
     said what people read with `say`, which is silent under `--json`.
     """
 
-    requires_system_checks: Sequence[str] | str = ()
+    requires_system_checks: tuple[str, ...] = ()
     as_json = False
 
     def add_verbs(self) -> None:
@@ -76,7 +76,7 @@ class VerbCommand(BaseCommand):
         run_as_sentence(self, argv)
 
 
-def run_as_sentence(command: BaseCommand, argv: list[str]) -> None:
+def run_as_sentence(command: Any, argv: list[str]) -> None:
     """As Django's, but an error is its sentence alone, and a reader that went away is no error."""
     command._called_from_command_line = True
     parser = command.create_parser(argv[0], argv[1])

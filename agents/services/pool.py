@@ -99,7 +99,8 @@ def claim(story: Story, *, actor: Actor) -> Session:
             + (f": {project.reason}" if project.reason else "")
         )
     if story.not_before and story.not_before > now:
-        raise MustWait(f"the provider asked us to wait until {story.not_before:%H:%M:%S} UTC")
+        # Whoever made it wait has said why; a look in between must not take that away.
+        raise MustWait(story.waiting_for or f"it is tried again at {story.not_before:%H:%M:%S} UTC")
     _within_limits(project)
     agent = _choose(story, now)
     level = sessions.confinement_for(project)

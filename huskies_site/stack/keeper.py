@@ -125,11 +125,10 @@ class Keeper:
             part.identity, part.started, part.due = Identity.of(pid), now, None
             part.pidfd = os.pidfd_open(pid)
             self._selector.register(part.pidfd, selectors.EVENT_READ, part)
-            self.say(f"{part.name} started (process {pid})")
             if part.name == "workers":
                 self._seen_at, self._next_beat = now, now
-        if due:
-            members.record(self.home, {part.name: part.identity for part in self.parts if part.identity})
+            members.record(self.home, {each.name: each.identity for each in self.parts if each.identity})
+            self.say(f"{part.name} started (process {pid})")
 
     def _ended(self, part: Part) -> None:
         """A part is dead: the rest of its session too, then again after a while."""

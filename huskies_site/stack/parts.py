@@ -49,9 +49,8 @@ def web(listener: socket.socket) -> int:
     from huskies_site.asgi import application
 
     # Daphne takes sockets only by a description in words, which knows no IPv6 for a descriptor.
-    daphne_server.serverFromString = lambda reactor, _: AdoptedStreamServerEndpoint(
-        reactor, listener.fileno(), listener.family
-    )
+    adopt: Any = AdoptedStreamServerEndpoint
+    daphne_server.serverFromString = lambda reactor, _: adopt(reactor, listener.fileno(), listener.family)
     server = daphne_server.Server(
         application, endpoints=["the socket of up"], server_name="huskies", verbosity=0
     )

@@ -50,7 +50,7 @@ def ends() -> Iterator[Lie]:
             f"process {process.key}",
             f"it ended ({process.kind}), but nothing followed from that. The server's log says why.",
         )
-    for process in Process.objects.filter(state=ProcessState.HANDLED, exit=None):
+    for process in Process.objects.filter(state=ProcessState.HANDLED, exit__isnull=True):
         yield Lie("R3", f"process {process.key}", "it is over without a word about how it ended.")
     for run in GateRun.objects.filter(state="over", ended_at=None).select_related("story__project"):
         yield Lie(

@@ -60,15 +60,14 @@ def safe_names(values: Any) -> str:
 def markdown(value: Any) -> SafeString:
     """CommonMark without HTML and pictures; links to http(s) only, without a referrer."""
     html = _markdown.render(safe_text(value))
-    return mark_safe(
-        nh3.clean(
-            html,
-            tags=TAGS,
-            attributes={"a": {"href"}},
-            url_schemes={"http", "https"},
-            link_rel="noopener noreferrer nofollow",
-        )
-    )  # noqa: S308
+    clean = nh3.clean(
+        html,
+        tags=TAGS,
+        attributes={"a": {"href"}},
+        url_schemes={"http", "https"},
+        link_rel="noopener noreferrer nofollow",
+    )
+    return mark_safe(clean)  # noqa: S308
 
 
 @register.filter

@@ -23,6 +23,7 @@ from pipeline.commands import plain
 from pipeline.datafolder import prepare
 from pipeline.models import Membership, Project
 from pipeline.roles import Role
+from tests.factories import capacity
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -46,6 +47,7 @@ VALUE = "sk-test-0123456789-abcdefghij"
 @pytest.fixture(autouse=True)
 def data_folder() -> None:
     prepare(conf.home())
+    capacity()
 
 
 @pytest.fixture

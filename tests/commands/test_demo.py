@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from django.urls import reverse
 from pytest_django import Settings
 
 from agents.models import Agent, LedgerRow, Session
+from agents.runtimes.scripted import find_script, parse_script
 from huskies_site import demo_files, doctoring
 from huskies_site.demo import DemoNotMade, start_demo
 from pipeline.exceptions import NotAllowed
@@ -36,7 +38,14 @@ def server(transactional_db: None, home: Path) -> Iterator[Server]:
     made.close()
 
 
-def test_three_stories_are_worked_by_two_coders_and_land_in_the_demos_repository(server: Server) -> None:
+def test_three_stories_are_worked_by_two_coders_and_land_in_the_demos_repository(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hurried = [
+        replace(story, description=story.description.replace("sleep: 1\n", "sleep: 0.2\n"))
+        for story in demo_files.STORIES
+    ]
+    monkeypatch.setattr(demo_files, "STORIES", hurried)
     project = start_demo(ALICE)
     seen: set[tuple[int, str]] = set()
 
@@ -142,6 +151,15 @@ def test_a_demo_that_cannot_be_made_says_why_and_leaves_nothing_behind(
 def test_the_demos_file_is_of_the_form_that_every_projects_file_has() -> None:
     file = parse(demo_files.FILES[PROJECT_FILE], sections=registered_sections())
     assert file.gate is not None and file.default_qa == "server"
+
+
+@pytest.mark.parametrize("story", demo_files.STORIES, ids=lambda story: story.title)
+def test_a_demo_story_takes_long_enough_to_be_watched_and_ends_within_the_minute(
+    story: demo_files.DemoStory,
+) -> None:
+    turns = parse_script(find_script(story.description))
+    pauses = [value for turn in turns for step in turn for name, value in step.items() if name == "sleep"]
+    assert 5 <= sum(pauses) <= 10 and max(pauses) <= 1
 
 
 @pytest.mark.parametrize("story", demo_files.STORIES, ids=lambda story: story.title)

@@ -18,7 +18,7 @@ from pipeline import conf
 from pipeline.models import Capacity
 from pipeline.processes.identity import Identity
 
-PROGRAM = "import os, signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.fork(); print('ready', flush=True); signal.pause()"
+PROGRAM = "import os, signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.fork(); os.write(1, b'ready\\n'); signal.pause()"
 
 
 @pytest.fixture

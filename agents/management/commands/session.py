@@ -19,6 +19,9 @@ LOOK_SECONDS = 0.2
 BATCH = 500
 
 
+Shapes = list[dict[str, Any]]
+
+
 class Command(VerbCommand):
     help = "List and show sessions, and read or follow their output."
 
@@ -36,7 +39,7 @@ class Command(VerbCommand):
             "--from", type=int, default=1, dest="start", metavar="N", help="the first event's number"
         )
 
-    def list(self, options: dict[str, Any]) -> list[dict[str, Any]]:
+    def list(self, options: dict[str, Any]) -> Shapes:
         rows = Session.objects.select_related("story__project", "agent").order_by("-id")
         if options["story"]:
             rows = rows.filter(story=find_story(options["story"]))
@@ -57,7 +60,7 @@ class Command(VerbCommand):
                 self.say(f"{name.replace('_', ' ')}: {value}")
         return shape
 
-    def output(self, options: dict[str, Any]) -> list[dict[str, Any]] | None:
+    def output(self, options: dict[str, Any]) -> Shapes | None:
         """All events as one array; followed, one JSON object a line."""
         session = find_session(options["session"])
         if not options["follow"]:

@@ -13,6 +13,7 @@ from huskies_site.stack import members, preflight, startup
 from pipeline import conf
 from pipeline.commands import run_as_sentence, translated
 from pipeline.processes import spawn
+from pipeline.processes.identity import send_signal
 
 AGENT_SECONDS, UP_SECONDS, LOOK_SECONDS = 20.0, 20.0, 0.1
 
@@ -43,7 +44,7 @@ class Command(BaseCommand):
         if holder is None:
             raise CommandError(f"No server runs on {conf.home()}.")
         identity, address = holder
-        members.identities.send_signal(identity, signal.SIGTERM)
+        send_signal(identity, signal.SIGTERM)
         if not members.wait_for_end(identity, time.monotonic() + UP_SECONDS):
             raise CommandError(
                 f"The server (process {identity.pid}) did not end in {UP_SECONDS:g} s. Try again."

@@ -1,0 +1,66 @@
+"""Memory as the kernel counts it (PSS of smaps_rollup: shared pages are divided among those that share them)."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from agents.models import Session
+from tests.benchmarks.measure import Row, judged, wait_for
+from tests.benchmarks.world import World, served
+
+SESSIONS = 8
+SCRIPT: list[dict[str, object]] = [*({"say": f"line {n} of some work that is said"} for n in range(50)), {"hang": True}]
+MIB = 1024.0
+
+
+def pss(pid: int) -> float:
+    """MiB; 0 for a process that ended meanwhile."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / MIB
+
+
+def whole(world: World) -> float:
+    return sum(pss(pid) for pid in world.server.members())
+
+
+def measure(rounds: int) -> list[Row]:
+    samples = max(3, rounds // 3)
+    with served(coders=SESSIONS) as world:
+        fresh = whole(world)
+        per_session, idle, runners = [], [], []
+        for number in range(samples + 1):
+            before = whole(world)
+            sessions = world.started(SCRIPT, SESSIONS)
+            wait_for(lambda these=sessions: all(followed(one) for one in these), "the sessions' lines in the database")  # type: ignore[misc]
+            after = whole(world)
+            keepers = [pss(one.process.pid) for one in sessions if one.process and one.process.pid]
+            for one in sessions:
+                world.end(one.story)
+            if number:  # the first time pays for what every later session finds in memory
+                idle.append(before)
+                per_session.append((after - before) / SESSIONS)
+                runners += keepers
+    with subprocess.Popen([sys.executable, "-I", "-S", "-c", "print(1, flush=True); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as bare:
+        assert bare.stdout and bare.stdin
+        bare.stdout.readline()
+        floor = pss(bare.pid)
+        bare.stdin.close()
+        bare.kill()
+    each, runner = statistics.median(per_session), statistics.median(runners)
+    return [
+        judged("memory", "everything idle, just started (PSS of up, web, workers, supervisor)", fresh, 200, f"{fresh:.0f} MiB", "<= 200 MB, 150 the aim"),
+        judged("memory", f"everything idle, after {SESSIONS} to {SESSIONS * samples} sessions", max(idle), 200, f"{statistics.median(idle):.0f} MiB, at most {max(idle):.0f}", "<= 200 MB"),
+        judged("memory", f"server's growth per running session ({SESSIONS} at once)", each, 0.5, f"{each:.2f} MiB", "<= 0.5 MiB"),
+        judged("memory", "one runner", runner, 12, f"{runner:.1f} MiB, at most {max(runners):.1f} (idle `python -I -S`: {floor:.1f})", "<= 12 MB"),
+    ]
+
+
+def followed(session: Session) -> bool:
+    session.refresh_from_db()
+    return session.process is not None and session.process.last_seq >= len(SCRIPT)
