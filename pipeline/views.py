@@ -91,6 +91,7 @@ def board(request: HttpRequest, name: str) -> HttpResponse:
         "form": StoryForm(),
         "archived": counts.get(Stage.ARCHIVED, 0),
         "empty": not counts,
+        "demo": project.source.startswith(str(conf.home() / "demo")),
         "proposed": projects.proposed_version(project),
     }
     return render(

@@ -27,8 +27,8 @@ from agents.services import pool
 from huskies_site import doctoring
 from pipeline import conf
 from pipeline.doctor import Lie, lasting
-from pipeline.git.control import delete_ref, move_ref, read_ref
-from pipeline.git.names import session_ref
+from pipeline.git.control import delete_ref, list_refs, move_ref, read_ref
+from pipeline.git.names import SESSIONS, session_ref
 from pipeline.models import Capacity, GateRun, Host, LogEvent, Merge, Process, Project, StageChange, Story
 from pipeline.processes.runfolder import MARKER
 from pipeline.services import stories
@@ -87,7 +87,7 @@ def told(tmp_path: Path, settings: Settings, transactional_db: None) -> Iterator
         other = world.work(project, {"other": "text\n"})
         # Its branch holds the work; the ref would be one of a session that nobody knows.
         control = conf.control_path(project.key)
-        for ref in git_refs(control) - {session_ref(Session.objects.get().key)}:
+        for ref in set(list_refs(control, SESSIONS)) - {session_ref(Session.objects.get().key)}:
             delete_ref(control, ref)
         project.refresh_from_db()
         yield Told(
@@ -95,12 +95,6 @@ def told(tmp_path: Path, settings: Settings, transactional_db: None) -> Iterator
         )
     finally:
         world.close()
-
-
-def git_refs(control: Path) -> set[str]:
-    from pipeline.git import list_refs
-
-    return set(list_refs(control, "refs/huskies/sessions/"))
 
 
 # -- lies, each with the way to tell it; what a way leaves in the database is rolled back
@@ -325,10 +319,12 @@ def test_a_story_that_was_taken_up_again_after_it_landed_is_no_lie(told: Told) -
 
 
 def test_while_no_server_runs_what_it_will_still_notice_is_no_lie(told: Told) -> None:
-    dead_but_said_to_run(told)
-    assert [lie.rule for lie in doctoring.lies(0)] == ["R4"]
-    Host.objects.update(seen_at=late())
-    assert doctoring.lies(0) == []
+    with transaction.atomic():
+        dead_but_said_to_run(told)
+        assert [lie.rule for lie in doctoring.lies(0)] == ["R4"]
+        Host.objects.update(seen_at=late())
+        assert doctoring.lies(0) == []
+        transaction.set_rollback(True)
 
 
 def test_a_control_repository_that_is_gone_is_named_and_stops_no_other_look(told: Told) -> None:

@@ -57,6 +57,12 @@ def build(text: str = "Add a button") -> Town:
     return Town(web, row, row.criteria.get(), session, process, gate, proposed, people)
 
 
+@pytest.fixture(autouse=True)
+def cheap_passwords(settings: Settings) -> None:
+    """A million rounds for each person of each test would be most of the time."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
 @pytest.fixture
 def town(db: None, tmp_path: Path, settings: Settings) -> Town:
     settings.HUSKIES_HOME = tmp_path / "data"
