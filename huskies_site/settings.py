@@ -34,7 +34,7 @@ def secret_key() -> str:
         return given
     try:
         return (HUSKIES_HOME / "secret.key").read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
+    except OSError:
         import secrets
 
         return secrets.token_urlsafe(64)
@@ -72,7 +72,6 @@ SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = "huskies_session", "huskies_csrf"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
 
 INSTALLED_APPS = [
-    "daphne",
     "channels",
     "django.contrib.admin",
     "django.contrib.auth",

@@ -133,6 +133,8 @@ class LiveConsumer(AsyncWebsocketConsumer):
     async def recheck(self) -> None:
         """Rights are read again: a lost log-in closes the socket, a lost right the topic."""
         if not (await self.current_user()).is_authenticated:
+            for topic in list(self.cursors):  # before the close is heard, the next frame may be on its way
+                self.leave(topic)
             await self.close(4401)
             return
         for topic in list(self.cursors):

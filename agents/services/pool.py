@@ -311,6 +311,7 @@ def stop_story(story: Story, *, actor: Actor, why: str = "") -> None:
             gates.cancel(gating, by=actor.name)
         moves.note(story, "stop", actor=actor, why=why)
         events.record(story.project_id, "story", story=story, text=f"{actor.name} stopped #{story.number}")
+    crashpoint("stop-requested")
     for session in live:
         sessions.carry_out_stop(session.pk)
 

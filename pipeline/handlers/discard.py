@@ -10,6 +10,7 @@ from pipeline.git.control import unpin_base
 from pipeline.handlers.chore import order
 from pipeline.models import Process
 from pipeline.processes.copies import move_to_trash
+from pipeline.processes.crashpoint import crashpoint
 from pipeline.services import processes
 
 TIMEOUT = 3600.0  # seconds
@@ -25,6 +26,7 @@ class DiscardHandler(kinds.Handler):
             folders.append(conf.session_path(key))
         for folder in folders:
             move_to_trash(conf.home(), folder, key)
+        crashpoint("copy-in-trash")
         return order(process, "discard", {"paths": trash_of(key)}, timeout=TIMEOUT)
 
     def ended(self, process: Process) -> None:

@@ -9,7 +9,8 @@ from django.db import transaction
 from pipeline import kinds
 from pipeline.exceptions import Refused
 from pipeline.handlers.chore import order
-from pipeline.models import Process, Project
+from pipeline.models import Merge, Process, Project
+from pipeline.models.merge import MergeState
 from pipeline.services import landing, merges, processes, projects
 
 TIMEOUT = 3600.0  # seconds; a first fetch of a large repository over a slow line
@@ -33,6 +34,8 @@ class FetchHandler(kinds.Handler):
         answer = kinds.result(process)
         processes.finish(process)
         said = answer.get("result")
+        if said and landed_meanwhile(project, process):
+            return  # it may have looked before the push: what it says would move the base backwards; the next one looks again
         if said and project.tip and not said["rewritten"]:
             landing.heal(project, str(said["tip"]))
             project.refresh_from_db()
@@ -40,3 +43,9 @@ class FetchHandler(kinds.Handler):
         if said:
             project_id = project.pk
             transaction.on_commit(lambda: merges.advance(project_id))
+
+
+def landed_meanwhile(project: Project, process: Process) -> bool:
+    """Whether something landed on the project's branch after the fetch had begun to look at it."""
+    since = process.started_at or process.created_at
+    return Merge.objects.filter(project=project, state=MergeState.LANDED, ended_at__gte=since).exists()

@@ -145,7 +145,7 @@ def stop(process: Process, *, grace: float = 5.0, reason: str = "") -> bool:
     try:
         answer = control.ask(conf.runs(), process.key, {"do": "stop", "grace": grace, "reason": reason})
     except control.ControlUnavailable as error:
-        logger.info("%s", error, extra={"action": "stop_not_heard", "process": process.key})
+        logger.info("%s", error, extra={"action": "stop_not_heard", "key": process.key})
         return False
     return bool(answer.get("ok"))
 

@@ -36,7 +36,10 @@ class World:
         self.project = Project.objects.get(pk=self.project.pk)
         if self.project.state == "refused":
             raise RuntimeError(self.project.reason)
-        return self.project.state == "ready" and self.project.agents.exists()
+        proposed = projects.proposed_version(self.project)
+        if proposed is not None:
+            projects.approve_version(proposed, actor=OPERATOR_ON_HOST)
+        return self.project.state == "ready" and self.project.agents.filter(runtime="scripted").exists()
 
     def story(self, script: list[dict[str, Any]] = HANG) -> Story:
         text = f"```script\n{json.dumps({'turns': [script]})}\n```\n"

@@ -15,6 +15,7 @@ from agents.models import Agent, LedgerRow, Session
 from agents.runtimes.scripted import find_script, parse_script
 from huskies_site import demo_files, doctoring
 from huskies_site.demo import DemoNotMade, start_demo
+from pipeline.actors import Actor
 from pipeline.exceptions import NotAllowed
 from pipeline.models import GateRun, Project, ProjectVersion, StageChange, Story
 from pipeline.projectfile import PROJECT_FILE, parse, registered_sections
@@ -25,10 +26,11 @@ from tests.serving import Server
 
 @pytest.fixture
 def home(tmp_path: Path, settings: Settings) -> Path:
-    settings.HUSKIES_HOME = tmp_path / "data"
+    folder = tmp_path / "data"
+    settings.HUSKIES_HOME = folder
     settings.HUSKIES_NO_QUEUE = True
     factories.capacity()
-    return settings.HUSKIES_HOME
+    return folder
 
 
 @pytest.fixture
@@ -111,7 +113,7 @@ def test_the_demo_says_that_the_server_is_not_running_and_a_second_one_gets_a_nu
 @pytest.mark.django_db(transaction=True)
 def test_exactly_the_file_that_was_written_holds_and_its_approval_is_logged(home: Path) -> None:
     boss = factories.person("boss", is_superuser=True)
-    project = start_demo(factories.Actor.of(boss), start=False)
+    project = start_demo(Actor.of(boss), start=False)
     version = ProjectVersion.objects.get(project=project, state="active")
     written = (Path(project.source) / PROJECT_FILE).read_text()
     assert version.text == written and version.approved_by == boss
@@ -132,7 +134,7 @@ def test_the_button_on_the_empty_home_page_leads_to_the_demos_board(home: Path, 
 def test_only_an_admin_of_the_whole_server_starts_the_demo(home: Path, client) -> None:
     dora = factories.person("dora")
     with pytest.raises(NotAllowed):
-        start_demo(factories.Actor.of(dora))
+        start_demo(Actor.of(dora))
     client.force_login(dora)
     assert client.post(reverse("demo")).status_code == 403
     assert not Project.objects.exists() and not (home / "demo").exists()

@@ -32,7 +32,6 @@ from pipeline.git.names import SESSIONS, session_ref
 from pipeline.models import Capacity, GateRun, Host, LogEvent, Merge, Process, Project, StageChange, Story
 from pipeline.processes.runfolder import MARKER
 from pipeline.services import stories
-from tests.factories import capacity
 from tests import factories
 from tests.factories import ALICE
 from tests.pipeline.worlds import World
@@ -203,6 +202,18 @@ def unknown_ref(control: Path, commit: str) -> Iterator[None]:
         delete_ref(control, ref)
 
 
+def a_hole_in_the_log(t: Told) -> None:
+    LogEvent.objects.filter(process=t.process, seq=1).delete()
+
+
+def never_green(t: Told) -> None:
+    GateRun.objects.update(verdict="failed")
+
+
+def lost_work(t: Told) -> None:
+    Story.objects.filter(pk=t.other.pk).update(tip="1" * 40)
+
+
 def landed_and_nobody_knows(t: Told) -> None:
     Story.objects.filter(pk=t.story.pk).update(stage="merge_failure", reason="x")
     Merge.objects.update(state="failed", reason="y")
@@ -266,7 +277,7 @@ LIES: list[tuple[str, str, str, Way]] = [
     ("R4", "process", "its runner lives, and the database", lambda t: held_lock("e" * 20)),
     ("R4", "session", "is not over", rows(Process, state="running")),
     ("R4", "session", "it holds its slot", slot_held_for_nothing),
-    ("R5", "merge", "without a green gate", lambda t: GateRun.objects.update(verdict="failed") and None),
+    ("R5", "merge", "without a green gate", never_green),
     ("R6", "project", "the database says", lambda t: rows(Project, tip=t.session.saved)(t)),
     ("R6", "story", "is not on main", lambda t: rows(Story, landed=t.session.saved)(t)),
     ("R6", "story", "is not on main", rows(Story, landed="1" * 40)),
@@ -286,7 +297,7 @@ LIES: list[tuple[str, str, str, Way]] = [
         "R7",
         "story",
         "not in the control",
-        lambda t: Story.objects.filter(pk=t.other.pk).update(tip="1" * 40) and None,
+        lost_work,
     ),
     ("R7", "project", "the database does not know", lambda t: unknown_ref(t.control, t.session.saved)),
 ]

@@ -32,25 +32,56 @@ class Town:
 def log_line(process: Process, text: str, kind: str = "line") -> None:
     """One more event of a process's log, numbered as its single writer would."""
     process.last_seq += 1
-    LogEvent.objects.create(process=process, seq=process.last_seq, kind=kind, body={"text": text}, at=timezone.now())
+    LogEvent.objects.create(
+        process=process, seq=process.last_seq, kind=kind, body={"text": text}, at=timezone.now()
+    )
     Process.objects.filter(pk=process.pk).update(last_seq=process.last_seq)
+
+
+def log_lines(process: Process, count: int) -> None:
+    for n in range(count):
+        log_line(process, f"line {n}")
 
 
 def build(text: str = "Add a button") -> Town:
     web, other = factories.project("web"), factories.project("other")
     row = factories.story(web, text, description=text, criteria=[text])
     agent = factories.coder(web)
-    process = Process.objects.create(key=conf.new_key(), kind="agent", host="h", project=web, story=row, state="running")
+    process = Process.objects.create(
+        key=conf.new_key(), kind="agent", host="h", project=web, story=row, state="running"
+    )
     log_line(process, text)
     session = Session.objects.create(
-        story=row, project=web, agent=agent, role="coder", runtime="scripted", key=conf.new_key(), fence=1, host="h",
-        state="running", process=process, conversation="c", prompt=text,
+        story=row,
+        project=web,
+        agent=agent,
+        role="coder",
+        runtime="scripted",
+        key=conf.new_key(),
+        fence=1,
+        host="h",
+        state="running",
+        process=process,
+        conversation="c",
+        prompt=text,
     )
     gate = GateRun.objects.create(
-        story=row, purpose="coding", commit="1" * 40, tree="2" * 40, gate_hash="3", command=text, fence=2, state="over",
-        verdict="failed", reason=text, output=text, process=process,
+        story=row,
+        purpose="coding",
+        commit="1" * 40,
+        tree="2" * 40,
+        gate_hash="3",
+        command=text,
+        fence=2,
+        state="over",
+        verdict="failed",
+        reason=text,
+        output=text,
+        process=process,
     )
-    proposed = ProjectVersion.objects.create(project=web, blob="b", commit="c", text=text, gate_hash="x", state="proposed", needs=[text])
+    proposed = ProjectVersion.objects.create(
+        project=web, blob="b", commit="c", text=text, gate_hash="x", state="proposed", needs=[text]
+    )
     people = {role.label: factories.person(role.label, web, role) for role in Role}
     people["stranger"] = factories.person("stranger", other, Role.ADMIN)
     people["root"] = factories.person("root", is_superuser=True, is_staff=True)
@@ -63,14 +94,20 @@ def cheap_passwords(settings: Settings) -> None:
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
+def prepare(folder: Path, settings: Settings) -> None:
+    """A data folder of the test's own, and passwords that cost nothing to hash: no test here is about hashing."""
+    settings.HUSKIES_HOME = folder / "data"
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
 @pytest.fixture
 def town(db: None, tmp_path: Path, settings: Settings) -> Town:
-    settings.HUSKIES_HOME = tmp_path / "data"
+    prepare(tmp_path, settings)
     return build()
 
 
 @pytest.fixture
 def live_town(transactional_db: None, tmp_path: Path, settings: Settings) -> Town:
     """The same, committed: sockets read it on connections of their own."""
-    settings.HUSKIES_HOME = tmp_path / "data"
+    prepare(tmp_path, settings)
     return build()

@@ -18,7 +18,7 @@ from pipeline.live.hub import BACKLOG, Hub
 from pipeline.live.tail import tail
 from pipeline.services.members import set_role
 from pipeline.services.stories import perform
-from tests.pages.conftest import Town, log_line
+from tests.pages.conftest import Town, log_line, log_lines
 
 OURS = "http://localhost"
 
@@ -71,7 +71,9 @@ async def no_tail_is_left() -> Any:
         assert not thread.is_alive()
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost.evil.example", "file://", ""])
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://localhost.evil.example", "file://", ""]
+)
 async def test_a_foreign_page_gets_no_socket(live_town: Town, origin: str) -> None:
     one = await socket(await sync_to_async(cookie)(live_town, "viewer"), origin)
     assert (await one.connect(timeout=10))[0] is False
@@ -84,7 +86,12 @@ async def test_no_login_no_socket(live_town: Town) -> None:
 
 async def test_a_stranger_hears_nothing_of_the_project(live_town: Town) -> None:
     one = await opened(live_town, "stranger")
-    for topic in (f"project:{live_town.web.pk}", f"process:{live_town.process.key}", "project:999", "secrets"):
+    for topic in (
+        f"project:{live_town.web.pk}",
+        f"process:{live_town.process.key}",
+        "project:999",
+        "secrets",
+    ):
         await say(one, subscribe=topic, since=0)
         (frame,) = json.loads(await one.receive_from(timeout=10))
         assert "closed" in frame and "cards" not in frame
@@ -96,7 +103,9 @@ async def test_a_moved_card_is_pushed_with_its_new_stage(live_town: Town) -> Non
     await say(one, subscribe=f"project:{live_town.web.pk}", since=0)
     await frames(one, lambda f: f)
     await sync_to_async(perform)(live_town.story, "archive", actor=OPERATOR_ON_HOST)
-    found = await frames(one, lambda f: any(card["stage"] == "archived" for each in f for card in each.get("cards", [])))
+    found = await frames(
+        one, lambda f: any(card["stage"] == "archived" for each in f for card in each.get("cards", []))
+    )
     assert not any(frame.get("resync") for frame in found)
     await one.disconnect()
 
@@ -125,7 +134,7 @@ async def test_who_comes_second_with_an_older_cursor_gets_every_line_too(live_to
     first, second = await opened(live_town, "viewer"), await opened(live_town, "developer")
     await say(first, subscribe=topic, since=0)
     await frames(first, lambda f: seqs(f) == [1])
-    writing = asyncio.ensure_future(sync_to_async(lambda: [log_line(live_town.process, "x") for _ in range(60)])())
+    writing = asyncio.create_task(sync_to_async(log_lines)(live_town.process, 60))
     await say(second, subscribe=topic, since=0)
     found = await frames(second, lambda f: any(frame["upto"] >= 61 for frame in f))
     await writing
@@ -135,7 +144,7 @@ async def test_who_comes_second_with_an_older_cursor_gets_every_line_too(live_to
 
 
 async def test_too_far_behind_is_told_to_look_again(live_town: Town) -> None:
-    await sync_to_async(lambda: [log_line(live_town.process, "x") for _ in range(510)])()
+    await sync_to_async(log_lines)(live_town.process, 510)
     one = await opened(live_town, "viewer")
     await say(one, subscribe=f"process:{live_town.process.key}", since=1)
     found = await frames(one, lambda f: f)
@@ -165,12 +174,17 @@ async def test_a_log_out_ends_the_socket_at_the_next_look(live_town: Town) -> No
     client = Client()
     client.cookies[settings.SESSION_COOKIE_NAME] = key
     await sync_to_async(client.post)("/logout/")
-    await sync_to_async(set_role)(live_town.web, "developer", 10, actor=OPERATOR_ON_HOST)  # makes all look at their rights
+    await sync_to_async(set_role)(
+        live_town.web, "developer", 10, actor=OPERATOR_ON_HOST
+    )  # makes all look at their rights
     assert await one.receive_output(timeout=10) == {"type": "websocket.close", "code": 4401}
+    assert await one.receive_nothing(timeout=0.3)  # the news that made it look are not sent behind the close
     await one.disconnect()
 
 
-@pytest.mark.parametrize("text", ["hello", "[]", '{"do": "drop"}', '{"subscribe": 7}', "x" * 5000, "[" * 4000])
+@pytest.mark.parametrize(
+    "text", ["hello", "[]", '{"do": "drop"}', '{"subscribe": 7}', "x" * 5000, "[" * 4000]
+)
 async def test_a_message_that_is_none_of_ours_closes_the_socket(live_town: Town, text: str) -> None:
     one = await opened(live_town, "viewer")
     await one.send_to(text_data=text)
@@ -207,8 +221,11 @@ async def test_a_slow_reader_costs_a_bounded_backlog_and_is_told_to_look_again()
         await asyncio.sleep(0)
         assert len(hub.waiting[slow].frames) <= BACKLOG
     slow.gate.set()
-    while hub.waiting[slow].writing or hub.waiting[slow].frames:
-        await asyncio.sleep(0)
+    while writing := hub.waiting[slow].writing:
+        await writing
+    hub.waiting[slow].flush()
+    assert (last := hub.waiting[slow].writing)
+    await last
     assert any(frame.get("resync") for frames in slow.taken for frame in frames)
     hub.drop(slow)
     assert not hub.topics and not hub.waiting

@@ -19,6 +19,7 @@ IN_A_PROJECT: dict[str, tuple[str, str, Role]] = {
     "archived": ("get", "name", Role.VIEWER),
     "story-create": ("post", "name", Role.DEVELOPER),
     "project": ("get", "name", Role.VIEWER),
+    "project-propose": ("get", "name", Role.VIEWER),
     "project-refresh": ("post", "name", Role.OPERATOR),
     "member-set": ("post", "name", Role.ADMIN),
     "version-approve": ("post", "name version", Role.ADMIN),
@@ -53,8 +54,13 @@ def names() -> set[str]:
 
 def address(town: Town, name: str) -> str:
     parts = {
-        "name": town.web.name, "number": town.story.number, "verb": "archive", "criterion": town.criterion.pk,
-        "version": town.proposed.pk, "session": town.session.pk, "gate": town.gate.pk,
+        "name": town.web.name,
+        "number": town.story.number,
+        "verb": "archive",
+        "criterion": town.criterion.pk,
+        "version": town.proposed.pk,
+        "session": town.session.pk,
+        "gate": town.gate.pk,
     }
     return reverse(name, args=[parts[word] for word in IN_A_PROJECT[name][1].split()])
 
@@ -72,8 +78,12 @@ def test_every_address_stands_in_the_table() -> None:
 
 
 def test_without_a_login_every_page_leads_to_the_login_page(town: Town) -> None:
-    urls = [("get", reverse(name)) for name in ANYONE] + [(how, reverse(name)) for name, how in SUPERUSERS.items()]
-    urls += [(IN_A_PROJECT[name][0], address(town, name)) for name in IN_A_PROJECT] + [("get", "/admin/pipeline/story/")]
+    urls = [("get", reverse(name)) for name in ANYONE] + [
+        (how, reverse(name)) for name, how in SUPERUSERS.items()
+    ]
+    urls += [(IN_A_PROJECT[name][0], address(town, name)) for name in IN_A_PROJECT] + [
+        ("get", "/admin/pipeline/story/")
+    ]
     for method, url in urls:
         client = Client()
         answer = client.post(url, POSTED) if method == "post" else client.get(url)
@@ -105,7 +115,14 @@ def test_only_superusers_touch_what_belongs_to_the_whole_server(town: Town) -> N
 
 def test_every_post_needs_its_token(town: Town) -> None:
     urls = [address(town, name) for name, row in IN_A_PROJECT.items() if row[0] == "post"]
-    for url in [*urls, reverse("demo"), reverse("logout"), reverse("credentials"), reverse("project-add"), reverse("project", args=["web"])]:
+    for url in [
+        *urls,
+        reverse("demo"),
+        reverse("logout"),
+        reverse("credentials"),
+        reverse("project-add"),
+        reverse("project", args=["web"]),
+    ]:
         assert ask(town.people["root"], "post", url, csrf=True) == 403, url
 
 
@@ -116,7 +133,9 @@ def test_a_foreign_host_name_is_refused(town: Town) -> None:
 def test_a_login_link_works_once_and_only_by_its_button(town: Town) -> None:
     link, client = make_link(town.people["viewer"]), Client()
     assert client.get(link).status_code == 200 and "_auth_user_id" not in client.session
-    assert client.post(link).status_code == 302 and client.session["_auth_user_id"] == str(town.people["viewer"].pk)
+    assert client.post(link).status_code == 302 and client.session["_auth_user_id"] == str(
+        town.people["viewer"].pk
+    )
     late = Client()
     assert late.post(link).status_code == 410 and "_auth_user_id" not in late.session
     assert Client().get("/login-link/forged/").status_code == 410
@@ -138,6 +157,10 @@ def test_every_admin_list_and_row_opens(town: Town) -> None:
 def test_the_rows_of_services_cannot_be_changed_in_the_admin(town: Town) -> None:
     client = Client()
     client.force_login(town.people["root"])
-    for model, row in (("pipeline/story", town.story), ("agents/session", town.session), ("pipeline/gaterun", town.gate)):
+    for model, row in (
+        ("pipeline/story", town.story),
+        ("agents/session", town.session),
+        ("pipeline/gaterun", town.gate),
+    ):
         assert client.post(f"/admin/{model}/{row.pk}/change/", {"stage": "done"}).status_code == 403
         assert client.post(f"/admin/{model}/{row.pk}/delete/", {"post": "yes"}).status_code == 403

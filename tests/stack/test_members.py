@@ -48,6 +48,7 @@ def test_the_children_of_a_dead_part_are_found_and_killed(
 ) -> None:
     record(tmp_path, leader.pid, monkeypatch)
     leader.kill()
+    leader.wait()
     assert members.end_leftovers(tmp_path) == {"workers": 1}
     assert leader.stdout is not None
     assert leader.stdout.read() == b""  # the end of file: nobody holds it any more

@@ -1,0 +1,169 @@
+"""A small server that a test kills at a named instant: loaded once, then forked for each job, each with a data folder and database of its own.
+
+Reads jobs as lines of JSON on stdin and answers each with a line on stdout: {"status": the wait status of the fork, "said": what it said}.
+A job is {"home", "repo", "plan"} and, to be killed: {"crash": the point} for an instant of the server's own, with {"kind": a kind of process}
+for an instant of the first child of that kind, and {"alone": false} if the server shall die with that child.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "huskies_site.settings")
+
+import django  # noqa: E402
+
+django.setup()
+
+from django.conf import settings  # noqa: E402
+from django.core.management import call_command  # noqa: E402
+from django.db import connections  # noqa: E402
+
+from agents.models import Session  # noqa: E402
+from agents.services import pool  # noqa: E402
+from huskies_site import doctoring  # noqa: E402
+from pipeline import conf, datafolder  # noqa: E402
+from pipeline.models import LogEvent, Process, Project, Story  # noqa: E402
+from pipeline.models.process import ProcessState  # noqa: E402
+from pipeline.processes.identity import marked_processes  # noqa: E402
+from pipeline.processes.runfolder import MARKER  # noqa: E402
+from pipeline.services import processes, projects  # noqa: E402
+from tests import factories  # noqa: E402
+from tests.factories import ALICE  # noqa: E402
+from tests.serving import Server  # noqa: E402
+
+Job = dict[str, Any]
+PATIENCE = 40.0  # seconds
+
+
+class CrashingServer(Server):
+    """The first child of `kind` is told to die at `point`; without `alone` the server dies in that moment too."""
+
+    def __init__(self, point: str = "", kind: str = "", alone: bool = True) -> None:
+        super().__init__()
+        self.point, self.kind, self.alone = point, kind, alone
+
+    def step(self) -> None:
+        victim = None
+        if self.kind:
+            victim = Process.objects.filter(state=ProcessState.PREPARED, kind=self.kind).first()
+        if victim is not None:
+            self.kind = ""
+            os.environ["HUSKIES_CRASH"] = self.point
+            processes.launch(victim.pk)
+            del os.environ["HUSKIES_CRASH"]
+            if not self.alone:
+                os.kill(os.getpid(), signal.SIGKILL)
+        super().step()
+        if Process.objects.filter(state=ProcessState.PREPARED).exists():
+            processes.ring()
+
+
+def use(home: str) -> None:
+    settings.HUSKIES_HOME = Path(home)
+    settings.HUSKIES_NO_QUEUE = True
+    settings.HUSKIES_UNCONFINED = True
+    settings.DATABASES["default"]["NAME"] = connections["default"].settings_dict["NAME"] = f"{home}/huskies.sqlite3"
+
+
+def prepare(job: Job) -> Job:
+    """The first state of every test: a project that is ready, with one story in the backlog."""
+    datafolder.prepare(conf.home())
+    call_command("migrate", verbosity=0, interactive=False)
+    factories.capacity()
+    server = Server()
+    project = projects.add_project(job["repo"], actor=ALICE)
+    server.until(lambda: not Process.objects.unhandled().exists(), what="the first look", seconds=PATIENCE)
+    version = projects.proposed_version(project)
+    assert version is not None
+    projects.approve_version(version, actor=ALICE)
+    factories.story(project, description=job["description"])
+    server.close()
+    connections.close_all()
+    return {}
+
+
+def work(job: Job) -> Job:
+    """Start the story if nobody has, and see it through; `stop`: stop it on its way first."""
+    Project.objects.update(source=job["repo"])
+    server = CrashingServer(job.get("crash", ""), job.get("kind", ""), job.get("alone", True))
+    if job.get("crash") and not job.get("kind"):
+        os.environ["HUSKIES_CRASH"] = job["crash"]
+    if "description" in job:
+        Story.objects.update(description=job["description"])
+    story = Story.objects.get()
+    if story.stage == "backlog":
+        pool.start_story(story, actor=ALICE)
+    if job.get("stop"):
+        stop(server, story)
+    server.until(lambda: Story.objects.get().stage == "done", what="a story that is done", seconds=PATIENCE)
+    server.until(lambda: not Process.objects.unhandled().exists(), what="an idle server", seconds=PATIENCE)
+    server.close()
+    return facts()
+
+
+def stop(server: Server, story: Story) -> None:
+    if not story.held_for:
+        said = LogEvent.objects.filter(kind="text")
+        server.until(said.exists, what="the agent's first words", seconds=PATIENCE)
+        pool.stop_story(Story.objects.get(), actor=ALICE)
+    over = Session.objects.filter(state="ended", outcome="stopped")
+    server.until(over.exists, what="a session that is stopped", seconds=PATIENCE)
+    assert Story.objects.get().held_for == "stopped by alice"
+    pool.start_story(Story.objects.get(), actor=ALICE)
+
+
+def facts() -> Job:
+    story = Story.objects.get()
+    keys = set(Process.objects.values_list("key", flat=True))
+    return {
+        "stage": story.stage,
+        "landed": story.landed,
+        "retries": story.retries,
+        "outcomes": list(Session.objects.order_by("pk").values_list("outcome", flat=True)),
+        "conversations": len(set(Session.objects.values_list("conversation", flat=True))),
+        "cut": LogEvent.objects.filter(kind="cut").count(),
+        "lies": [str(lie) for lie in doctoring.lies(0)],
+        "strays": [f"{one.pid} {one.value}" for one in marked_processes(MARKER) if one.value in keys],
+        "copies": sorted(path.name for path in (conf.home() / "copies").iterdir()),
+        "trash": sorted(path.name for path in (conf.home() / "trash").iterdir()),
+    }
+
+
+def run(job: Job) -> Job:
+    use(job["home"])
+    plan = {"prepare": prepare, "work": work}[job["plan"]]
+    return plan(job)
+
+
+def main() -> None:
+    for line in sys.stdin:
+        job = json.loads(line)
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(reading)
+            try:
+                said = run(job)
+            except BaseException:
+                said = {"error": traceback.format_exc()}
+            with open(writing, "w", encoding="utf-8") as out:
+                json.dump(said, out)
+            os._exit(0)
+        os.close(writing)
+        with open(reading, encoding="utf-8") as answer:
+            text = answer.read()
+        _, status = os.waitpid(pid, 0)
+        said = json.loads(text) if text else {}
+        print(json.dumps({"status": os.waitstatus_to_exitcode(status), "said": said}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Each named instant of the crash table: whoever is killed there, the next start heals it, and nobody is charged for it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pipeline.processes.crashpoint import GIT_CRASH_POINTS
+from pipeline.processes.runner_start import CRASH_POINTS as RUNNER_CRASH_POINTS
+from tests.chaos.conftest import TURN, Scene
+from tests.e2e.shop import script, wait_for
+from tests.factories import git
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SERVER_POINTS = (
+    "start-committed",
+    "claim-inside-transaction",
+    "launch-before-spawn",
+    "launch-after-spawn",
+    "supervisor-in-batch",
+    "exit-recorded",
+    "end-before-handler",
+    "end-inside-transaction",
+    "outcome-inside-transaction",
+    "merge-candidate-recorded",
+    "merge-gate-green",
+    "merge-before-land",
+    "merge-landed-unrecorded",
+    "outcome-recorded",
+    "copy-in-trash",
+)
+# These are passed for every process of a story: agent, intake, gate, two deletes, candidate, push.
+REPEATED = ("launch-before-spawn", "launch-after-spawn", "exit-recorded", "end-before-handler", "end-inside-transaction")
+LATER = [f"{point}:{nth}" for point in REPEATED for nth in (2, 3, 4, 5, 6)]
+LATER += [f"supervisor-in-batch:{nth}" for nth in (2, 3, 5, 8)]
+STOP_POINT = "stop-requested"
+KIND_OF = {"intake": "intake", "candidate": "candidate", "land": "land"}
+
+
+def kind_of(point: str) -> str:
+    return KIND_OF[point.partition("-")[0]]
+
+
+def healed(scene: Scene, **more: object) -> dict[str, object]:
+    """The next start, and all that must be true when the story is done."""
+    status, said = scene.work(**more)
+    assert status == 0
+    assert (said["stage"], said["retries"], said["lies"], said["strays"]) == ("done", 0, [], [])
+    assert (said["copies"], said["trash"]) == ([], [])
+    assert said["landed"] == git("rev-parse", "main", cwd=scene.repo)
+    assert git("rev-list", "--count", "main", cwd=scene.repo) == "2", "it landed once"
+    assert git("status", "--porcelain", cwd=scene.repo) == ""
+    assert sorted(path.name for path in scene.repo.glob("?.txt")) == ["a.txt", "b.txt"]
+    return said
+
+
+def test_every_crash_point_of_the_code_is_killed_at_here() -> None:
+    found = set(RUNNER_CRASH_POINTS)
+    for folder in ("pipeline", "agents", "huskies_site"):
+        for path in (ROOT / folder).rglob("*.py"):
+            found |= set(re.findall(r'crashpoint\(\s*"([a-z-]+)"', path.read_text(encoding="utf-8")))
+    assert found == {*SERVER_POINTS, STOP_POINT, *GIT_CRASH_POINTS, *RUNNER_CRASH_POINTS}
+
+
+@pytest.mark.parametrize("point", SERVER_POINTS)
+def test_a_server_that_is_killed_costs_its_agent_nothing(scene: Scene, point: str) -> None:
+    assert scene.work(crash=point)[0] == -9
+    said = healed(scene)
+    assert (said["outcomes"], said["cut"]) == (["done"], 0)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("point", LATER)
+def test_a_server_that_is_killed_later_costs_its_agent_nothing(scene: Scene, point: str) -> None:
+    assert scene.work(crash=point)[0] == -9
+    assert healed(scene)["outcomes"] == ["done"]
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "with the server"])
+@pytest.mark.parametrize("point", GIT_CRASH_POINTS)
+def test_git_work_that_is_killed_is_done_again(scene: Scene, point: str, alone: bool) -> None:
+    if not alone:
+        assert scene.work(crash=point, kind=kind_of(point), alone=False)[0] == -9
+    said = healed(scene, **({"crash": point, "kind": kind_of(point)} if alone else {}))
+    assert said["outcomes"] == ["done"]
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "with the server"])
+@pytest.mark.parametrize("point", RUNNER_CRASH_POINTS)
+def test_an_agents_runner_that_is_killed_is_followed_by_another_session(scene: Scene, point: str, alone: bool) -> None:
+    if not alone:
+        assert scene.work(crash=point, kind="agent", alone=False)[0] == -9
+    said = healed(scene, **({"crash": point, "kind": "agent"} if alone else {}))
+    first, *rest = said["outcomes"]
+    if point == "runner-after-lock":  # nothing had begun: the launch is made once more
+        assert (first, rest) in (("done", []), ("not_started", ["done"]))
+    else:
+        assert first in ("lost", "not_started") and rest == ["done"]
+        assert said["cut"] == 1
+
+
+@pytest.mark.parametrize("kind", ["gate", "intake", "candidate", "land", "discard"])
+@pytest.mark.parametrize("point", ["runner-after-identity", "runner-before-exit"])
+def test_another_runner_that_is_killed_costs_the_story_nothing(scene: Scene, point: str, kind: str) -> None:
+    assert healed(scene, crash=point, kind=kind)["outcomes"] == ["done"]
+
+
+def test_a_stop_that_was_asked_for_is_carried_out_after_a_crash(scene: Scene) -> None:
+    waits = script([{"say": "I begin"}, wait_for()], TURN)
+    assert scene.work(crash=STOP_POINT, stop=True, description=waits)[0] == -9
+    assert healed(scene, stop=True)["outcomes"] == ["stopped", "done"]
