@@ -10,6 +10,7 @@ from agents.services import deciding, sessions
 from pipeline import signals, taskqueue
 from pipeline.models import GateRun, Project, Story
 from pipeline.projectfile import ProjectFile
+from pipeline.transitions import Verb
 
 
 def connect() -> None:
@@ -46,9 +47,10 @@ def stop_work(sender: Any, *, story: Story, actor: Any, why: str, **_: Any) -> N
         sessions.request_stop(session, by=actor.name)
 
 
-def look_for_work(sender: Any, *, story: Story, **_: Any) -> None:
-    """A story that came or went frees an agent, or wants one."""
-    taskqueue.enqueue("agents.tasks.assign", story.project_id)
+def look_for_work(sender: Any, *, story: Story, verb: Verb, **_: Any) -> None:
+    """A story that came or went frees an agent, or wants one. Who starts a story claims for it in the same transaction."""
+    if verb.name != "start":
+        taskqueue.enqueue("agents.tasks.assign", story.project_id)
 
 
 def after_gate(sender: Any, *, run: GateRun, **_: Any) -> None:

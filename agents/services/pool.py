@@ -26,6 +26,7 @@ from pipeline.exceptions import AlreadyWaiting, AlreadyWorked, NothingRunning, T
 from pipeline.models import Capacity, GateRun, Host, Project, Story
 from pipeline.models.project import ProjectState
 from pipeline.processes.crashpoint import crashpoint
+from pipeline.projectfile import ProjectFile
 from pipeline.services import gates, processes, projects
 from pipeline.services.stories import check_may
 from pipeline.stages import Stage
@@ -65,7 +66,9 @@ def start_story(story: Story, *, actor: Actor, agent_name: str | None = None) ->
             )
             story.refresh_from_db()
         else:
+            project = story.project
             moves.move(story, "start", actor=actor, held_for="")
+            story.project = project  # read with the story; the move forgot it
         if story.frozen:
             raise TransitionRefused(f"Story {story.label} is frozen; unfreeze it first, then start it.")
         if agent_name is not None and agent_name != story.preferred_agent:
@@ -90,8 +93,8 @@ def _claim_or_wait(story: Story, actor: Actor) -> Started:
 def claim(story: Story, *, actor: Actor) -> Session:
     """One session for a story in coding, with the story's next fence. The caller holds the capacity lock. Raises MustWait with the true reason."""
     now = timezone.now()
-    project = story.project
-    if Capacity.objects.get(pk=1).draining:
+    project, capacity = story.project, Capacity.objects.get(pk=1)
+    if capacity.draining:
         raise MustWait("the server is draining: it finishes what runs and starts nothing new")
     if project.state != ProjectState.READY or not project.tip:
         raise MustWait(
@@ -101,20 +104,21 @@ def claim(story: Story, *, actor: Actor) -> Session:
     if story.not_before and story.not_before > now:
         # Whoever made it wait has said why; a look in between must not take that away.
         raise MustWait(story.waiting_for or f"it is tried again at {story.not_before:%H:%M:%S} UTC")
-    _within_limits(project)
-    agent = _choose(story, now)
+    file = projects.active_file(project)
+    _within_limits(project, capacity, file)
+    agent = _choose(story, file, now)
     level = sessions.confinement_for(project)
-    fence = story.fence + 1
+    fence, base = story.fence + 1, story.base or project.tip
     if (
         Story.objects.filter(pk=story.pk, fence=story.fence, stage=Stage.CODING).update(
-            fence=fence, waiting_for="", not_before=None
+            fence=fence, base=base, waiting_for="", not_before=None
         )
         != 1
     ):
         raise MustWait(
             "something else happened to it in the same moment; it is looked at again within seconds"
         )
-    story.fence, story.waiting_for = fence, ""
+    story.fence, story.base, story.waiting_for = fence, base, ""
     resumed = sessions.conversation_to_resume(story, agent)
     process = processes.prepare("agent", project=project, story=story, fence=fence)
     try:
@@ -135,16 +139,13 @@ def claim(story: Story, *, actor: Actor) -> Session:
             conversation=resumed.conversation if resumed else str(uuid.uuid4()),
             resumed=resumed is not None,
             sandbox=level,
-            base=story.base or project.tip,
+            base=base,
             began_at_commit=sessions.last_saved(story) or story.tip,
         )
     except IntegrityError as error:
         raise MustWait(
             f"{agent.name} was taken in the same moment; it is looked at again within seconds"
         ) from error
-    if not story.base:
-        Story.objects.filter(pk=story.pk).update(base=project.tip)
-        story.base = project.tip
     moves.note(story, "claim", actor=actor, why=f"{agent.name}, session {session.pk}")
     crashpoint("claim-inside-transaction")
     return session
@@ -156,16 +157,16 @@ def _refuse_worked(story: Story) -> None:
         raise AlreadyWorked(
             f"Story {story.label} is already being worked on by {session.agent.name} (session {session.pk}, {session.state})."
         )
-    gate = GateRun.objects.filter(story=story).exclude(state="over").first()
-    if gate and story.stage == Stage.CODING:
+    gate = gates.live_run(story) if story.stage == Stage.CODING else None
+    if gate:
         raise AlreadyWorked(
             f"Story {story.label} is already being worked on: its gate runs on {gate.commit[:8]}."
         )
 
 
-def _within_limits(project: Project) -> None:
+def _within_limits(project: Project, capacity: Capacity, file: ProjectFile) -> None:
     live = Session.objects.live()
-    server, limit = live.count(), Capacity.objects.get(pk=1).limit
+    server, limit = live.count(), capacity.limit
     if server >= limit:
         raise MustWait(f"the server is at its limit: {server} of {limit} agents are at work")
     if project.limit is not None:
@@ -174,7 +175,6 @@ def _within_limits(project: Project) -> None:
             raise MustWait(
                 f"project {project.name} is at its limit: {here} of {project.limit} agents are at work"
             )
-    file = projects.active_file(project)
     if file.max_coders is not None:
         coders = live.filter(project=project, role=Role.CODER).count()
         if coders >= file.max_coders:
@@ -183,24 +183,23 @@ def _within_limits(project: Project) -> None:
             )
 
 
-def _choose(story: Story, now: datetime) -> Agent:
+def _choose(story: Story, file: ProjectFile, now: datetime) -> Agent:
     """The preferred agent, the one whose conversation goes on, else the first free coder in the file's order. Raises MustWait."""
-    coders = Agent.objects.filter(project=story.project, configured=True, role=Role.CODER)
-    if not coders.exists():
+    coders = list(
+        Agent.objects.filter(project=story.project, configured=True, role=Role.CODER).order_by("position")
+    )
+    if not coders:
         raise MustWait(f"project {story.project.name} has no coder; name one in its project file")
-    model = projects.active_file(story.project).default_coder_model
-    wanted = coders.filter(name=story.preferred_agent).first() if story.preferred_agent else None
+    model = file.default_coder_model
+    wanted = next((a for a in coders if a.name == story.preferred_agent), None)
     if wanted is None and story.next_prompt:
         last = story.sessions.filter(role=Role.CODER).order_by("-id").first()
-        wanted = coders.filter(pk=last.agent_id, paused_for="").first() if last else None
-    pool = coders.filter(pk=wanted.pk) if wanted else coders
-    if wanted is None and model:
-        pool = pool.filter(model=model)
-    busy = {
-        s.agent_id: s for s in Session.objects.live().filter(project=story.project).select_related("story")
-    }
+        wanted = next((a for a in coders if last and a.pk == last.agent_id and not a.paused_for), None)
+    pool = [wanted] if wanted else [a for a in coders if not model or a.model == model]
+    sessions_now = Session.objects.live().filter(project=story.project).select_related("story")
+    busy = {s.agent_id: s for s in sessions_now.only("agent_id", "created_at", "story__number")}
     reasons: list[str] = []
-    for agent in pool.order_by("position"):
+    for agent in pool:
         if agent.pk in busy:
             continue
         hindered = agent.paused_for or logins.hindrance(agent, now)
@@ -211,7 +210,7 @@ def _choose(story: Story, now: datetime) -> Agent:
         raise MustWait("; ".join(dict.fromkeys(reasons)))
     names = [
         f"{a.name} has been on #{busy[a.pk].story.number} for {_minutes(busy[a.pk], now)}"
-        for a in pool.order_by("position")
+        for a in pool
         if a.pk in busy
     ]
     if wanted:
@@ -220,7 +219,7 @@ def _choose(story: Story, now: datetime) -> Agent:
         raise MustWait(
             f"no coder of project {story.project.name} uses the model {model} (default_coder_model)"
         )
-    raise MustWait(f"{len(names)} of {pool.count()} coders busy; {', '.join(names[:4])}")
+    raise MustWait(f"{len(names)} of {len(pool)} coders busy; {', '.join(names[:4])}")
 
 
 def _minutes(session: Session, now: datetime) -> str:

@@ -7,6 +7,7 @@ PostgreSQL: LISTEN, on a connection of its own. A look each second finds what a 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import threading
 import time
@@ -67,7 +68,8 @@ class Tail:
     def _recheck(self) -> None:
         hub, loop = self.hub, self.loop
         if hub is not None and loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(hub.recheck_all)
+            # An empty context: the caller's says that its thread waits for this loop, and asgiref would refuse to use that thread.
+            loop.call_soon_threadsafe(hub.recheck_all, context=contextvars.Context())
 
     def run(self) -> None:
         try:

@@ -40,8 +40,7 @@ def measure(rounds: int) -> list[Row]:
             wait_for(lambda these=sessions: all(followed(one) for one in these), "the sessions' lines in the database")  # type: ignore[misc]
             after = whole(world)
             keepers = [pss(one.process.pid) for one in sessions if one.process and one.process.pid]
-            for one in sessions:
-                world.end(one.story)
+            world.end(*(one.story for one in sessions))
             if number:  # the first time pays for what every later session finds in memory
                 idle.append(before)
                 per_session.append((after - before) / SESSIONS)

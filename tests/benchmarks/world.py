@@ -61,13 +61,15 @@ class World:
         session.refresh_from_db()
         return session.state == "running"
 
-    def end(self, story: Story) -> None:
-        """Stop what runs on a story and put it away, so that the next round finds a quiet server."""
-        with contextlib.suppress(pool.NothingRunning):
-            pool.stop_story(story, actor=OPERATOR_ON_HOST)
+    def end(self, *ended: Story) -> None:
+        """Stop what runs on the stories and put them away, so that the next round finds a quiet server."""
+        for story in ended:
+            with contextlib.suppress(pool.NothingRunning):
+                pool.stop_story(story, actor=OPERATOR_ON_HOST)
         wait_for(lambda: not Process.objects.unhandled().exists(), "a quiet server", pause=0.02)
-        story.refresh_from_db()
-        stories.perform(story, "archive", actor=OPERATOR_ON_HOST)
+        for story in ended:
+            story.refresh_from_db()
+            stories.perform(story, "archive", actor=OPERATOR_ON_HOST)
         wait_for(lambda: not Process.objects.unhandled().exists(), "a quiet server", pause=0.02)
 
     def log(self, session: Session) -> Path:

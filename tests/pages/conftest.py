@@ -45,6 +45,12 @@ def log_lines(process: Process, count: int) -> None:
 
 def build(text: str = "Add a button") -> Town:
     web, other = factories.project("web"), factories.project("other")
+    control = conf.control_path(web.key)
+    source = factories.repository(conf.home() / "source")
+    control.parent.mkdir(parents=True)
+    factories.git("clone", "-q", "--bare", str(source), str(control), cwd=source)
+    web.tip = factories.git("rev-parse", "HEAD", cwd=source)
+    web.save()
     row = factories.story(web, text, description=text, criteria=[text])
     agent = factories.coder(web)
     process = Process.objects.create(

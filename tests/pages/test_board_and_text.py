@@ -9,9 +9,11 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils.html import escape
 from pytest_django import Settings
 
 from agents.models import Credential
+from pipeline import conf
 from pipeline.live import topics
 from pipeline.templatetags.huskies import markdown, safe_text
 from tests import factories
@@ -78,6 +80,22 @@ def test_hostile_text_stays_text_in_pages_and_frames(
             "onerror=alert(1)>",
         ):
             assert bad not in body
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_lines_and_file_names_stay_text_in_a_diff(town: Town, text: str) -> None:
+    source, control = conf.home() / "source", conf.control_path(town.web.key)
+    tip = factories.commit_files(
+        source, {f"{text.replace('/', '_')}.txt": f"{text}\n\u202e\x1b[31m\n"}, "hostile"
+    )
+    factories.git("fetch", "-q", str(source), "main:refs/heads/work", cwd=control)
+    type(town.story).objects.filter(pk=town.story.pk).update(base=town.web.tip, tip=tip)
+    answer = login(town, "viewer").get(reverse("story-diff", args=["web", town.story.number]))
+    body = answer.content.decode()
+    assert answer.status_code == 200 and "1 file changed" in body and escape(text) in body
+    assert "\u202e" not in body and "\x1b" not in body
+    for bad in ("<script>alert", "<img src=x", "<svg onload", "<iframe"):
+        assert bad not in body
 
 
 def test_control_and_direction_characters_are_shown_and_terminal_codes_go() -> None:

@@ -224,7 +224,8 @@ async def test_a_slow_reader_costs_a_bounded_backlog_and_is_told_to_look_again()
     while writing := hub.waiting[slow].writing:
         await writing
     hub.waiting[slow].flush()
-    assert (last := hub.waiting[slow].writing)
+    last = hub.waiting[slow].writing
+    assert last is not None
     await last
     assert any(frame.get("resync") for frames in slow.taken for frame in frames)
     hub.drop(slow)
