@@ -5,9 +5,10 @@ class PipelineConfig(AppConfig):
     name = "pipeline"
 
     def ready(self) -> None:
-        from pipeline import handlers
+        from pipeline import access, handlers
 
         handlers.register()
+        access.connect()
         self.watch_access()
 
     def watch_access(self) -> None:

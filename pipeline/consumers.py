@@ -30,6 +30,7 @@ RECHECK_SECONDS = 30.0
 class LiveConsumer(AsyncWebsocketConsumer):
     async def connect(self) -> None:
         self.cursors: dict[str, int] = {}
+        self.closing = False
         self.credit, self.credit_at = float(MESSAGES_PER_SECOND), time.monotonic()
         self.watch: asyncio.Task[None] | None = None
         user = self.scope.get("user")
@@ -135,7 +136,9 @@ class LiveConsumer(AsyncWebsocketConsumer):
         if not (await self.current_user()).is_authenticated:
             for topic in list(self.cursors):  # before the close is heard, the next frame may be on its way
                 self.leave(topic)
-            await self.close(4401)
+            if not self.closing:  # two pieces of news may make it look twice
+                self.closing = True
+                await self.close(4401)
             return
         for topic in list(self.cursors):
             if not await self.allowed(topic):

@@ -7,24 +7,33 @@ that: rules.md, Database and push). Readers keep a cursor; on PostgreSQL a NOTIF
 from __future__ import annotations
 
 from django.db import connection, transaction
-from django.db.models import F
 
 from pipeline.models import Event, EventCounter, Story
 
 CHANNEL = "huskies"
+NEXT_NUMBER = f"UPDATE {EventCounter._meta.db_table} SET number = number + 1 WHERE project_id = %s RETURNING number"  # noqa: S608
 
 
 def record(project_id: int, kind: str, *, story: Story | None = None, text: str = "") -> int:
     """Write one event; returns its number. Call it at the end of the transaction: it locks the project's counter."""
     if not transaction.get_connection().in_atomic_block:
         raise transaction.TransactionManagementError("An event stands in the transaction that made it true.")
-    if not EventCounter.objects.filter(pk=project_id).update(number=F("number") + 1):
+    number = _next_number(project_id)
+    if number is None:
         EventCounter.objects.get_or_create(pk=project_id)
-        EventCounter.objects.filter(pk=project_id).update(number=F("number") + 1)
-    number = EventCounter.objects.values_list("number", flat=True).get(pk=project_id)
+        number = _next_number(project_id)
+    assert number is not None, "the counter was made just now"  # noqa: S101
     Event.objects.create(project_id=project_id, number=number, story=story, kind=kind, text=text)
     nudge(f"project:{project_id}")
     return number
+
+
+def _next_number(project_id: int) -> int | None:
+    """Count on and say where we are, in one statement (the ORM needs two); None when the project has no counter yet."""
+    with connection.cursor() as cursor:
+        cursor.execute(NEXT_NUMBER, [project_id])
+        row = cursor.fetchone()
+    return int(row[0]) if row else None
 
 
 def nudge(topic: str) -> None:

@@ -56,6 +56,13 @@ def refused(request: HttpRequest, error: Refused, back: str) -> HttpResponse:
     return render(request, "refused.html", {"message": error.message, "back": back}, status=status)
 
 
+def unreadable(project: Project) -> Refused:
+    return Refused(
+        f"The server's copy of the repository of project {project.name} cannot be read. "
+        "Look again from the project's settings; `./huskies doctor` says what is wrong with it."
+    )
+
+
 def rights(request: HttpRequest, project: Project) -> dict[str, Any]:
     role = role_in(request.user, project)
     return {"project": project, "role": role.label if role else "", "is_admin": role == Role.ADMIN}
@@ -245,7 +252,10 @@ def story_diff(request: HttpRequest, name: str, number: int) -> HttpResponse:
     row = story_for(request, name, number)
     if not (row.tip and row.base):
         raise Http404
-    found = diff(conf.control_path(row.project.key), row.base, row.tip, max_bytes=DIFF_BYTES)
+    try:
+        found = diff(conf.control_path(row.project.key), row.base, row.tip, max_bytes=DIFF_BYTES)
+    except GitError:
+        return refused(request, unreadable(row.project), reverse("story", args=[name, number]))
     return render(
         request,
         "pipeline/diff.html",
@@ -351,6 +361,8 @@ def project_propose(request: HttpRequest, name: str) -> HttpResponse:
         text = projectfiles.proposal(row)
     except Refused as error:
         return refused(request, error, reverse("project", args=[name]))
+    except GitError:
+        return refused(request, unreadable(row), reverse("project", args=[name]))
     return render(request, "pipeline/propose.html", {**rights(request, row), "text": text})
 
 

@@ -83,7 +83,7 @@ def conclude(session: Session, said: dict[str, Any] | None) -> None:
     saved = str(work.get("tip") or "")
     if not sessions.close(session, outcome=outcome, reason=decision.reason or reason, saved=saved):
         return
-    if saved:
+    if saved or said is None:  # without a copy there may be half of one, and its base is pinned
         processes.prepare("discard", project=session.project, request={"copy": session.key})
     story = Story.objects.select_for_update(of=("self",)).select_related("project").get(pk=session.story_id)
     current = story.fence == session.fence

@@ -48,5 +48,19 @@ class Cursor(base.SQLiteCursorWrapper):
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
+    def get_new_connection(self, conn_params: Any) -> Any:
+        """Opening runs the PRAGMAs of `init_command`, which can meet a busy database too."""
+        connect, deadline = super().get_new_connection, time.monotonic() + GIVE_UP_SECONDS
+        while True:
+            try:
+                return connect(conn_params)
+            except sqlite3.OperationalError as error:
+                if (
+                    getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY
+                    or time.monotonic() > deadline
+                ):
+                    raise
+                time.sleep(RETRY_SECONDS)
+
     def create_cursor(self, name: Any = None) -> Any:
         return self.connection.cursor(factory=Cursor)

@@ -60,7 +60,9 @@ def _of_project(topic: str, pk: int, cursor: int) -> dict[str, Any] | None:
     if len(rows) > AT_MOST:
         return {"topic": topic, "upto": newest(topic), "resync": True}
     stories = list(
-        Story.objects.filter(pk__in={row.story_id for row in rows if row.story_id}).select_related("project")
+        Story.objects.filter(pk__in={row.story_id for row in rows if row.story_id})
+        .select_related("project")
+        .annotate_criteria()
     )
     frame: dict[str, Any] = {"topic": topic, "from": cursor, "upto": upto, "cards": cards(stories)}
     frame["news"] = sorted({row.kind for row in rows})

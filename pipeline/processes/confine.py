@@ -207,8 +207,9 @@ def _toolchain(covered: Sequence[Path]) -> Iterator[_Mount]:
             wanted += [entry.parent / "lib", entry.parent / "libexec"]
     wanted += [Path(sys.base_prefix), Path(sys.prefix)]
     for path in dict.fromkeys(wanted):
+        above = set(_real(path).parents)
         # Strictly below: a folder that is itself hidden stays so, whatever PATH says.
-        if path.exists() and any(place in _real(path).parents for place in covered):
+        if path.exists() and any(place in above for place in covered):
             yield from _readables([path])
 
 

@@ -12,6 +12,7 @@ from django.db import transaction
 from pipeline import conf, events, signals
 from pipeline.actors import Actor
 from pipeline.exceptions import Refused
+from pipeline.git.command import GitError
 from pipeline.git.reading import all_paths, show_file
 from pipeline.models import Project, ProjectVersion
 from pipeline.models.project import ProjectVersionState
@@ -137,7 +138,12 @@ def proposal(project: Project) -> str:
             f"Project {project.name} has no commit to look at yet: it is {project.get_state_display()}."
         )
     control = conf.control_path(project.key)
-    paths = all_paths(control, project.tip)
+    try:
+        paths = all_paths(control, project.tip)
+    except GitError as error:
+        raise Refused(
+            f"The control repository of {project.name} cannot be read: {error} `doctor` says more."
+        ) from error
     wanted = [path for path in paths if path in CONTENTS_WANTED]
     found = {path: show_file(control, project.tip, path, max_bytes=256 * 1024) for path in wanted}
     contents = {

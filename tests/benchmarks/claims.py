@@ -22,6 +22,7 @@ from tests.benchmarks.measure import Row, judged, percentile, ratio, take_turns
 from tests.benchmarks.server import ROOT
 
 EACH = 25
+ROWS = "a claim writes seven rows and reads eight times through the ORM; the floor writes one row"
 WORKERS, PER_WORKER = 8, 20
 
 
@@ -78,7 +79,7 @@ def measure(rounds: int) -> list[Row]:
 
     found = take_turns({"floor": floor, "claim": claims.claim, "start": claims.start}, rounds)
     rows = [
-        ratio("claims", "one worker: claim / bare UPDATE ... RETURNING", found["claim"], found["floor"], 8),
+        ratio("claims", "one worker: claim / bare UPDATE ... RETURNING", found["claim"], found["floor"], 8, ROWS),
         ratio("claims", "one worker: whole start (move, claim, history, event) / the same floor", found["start"], found["floor"]),
     ]
     return rows + race(claims.project)

@@ -45,12 +45,11 @@ def measure(rounds: int) -> list[Row]:
                 idle.append(before)
                 per_session.append((after - before) / SESSIONS)
                 runners += keepers
-    with subprocess.Popen([sys.executable, "-I", "-S", "-c", "print(1, flush=True); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as bare:
+    with subprocess.Popen([sys.executable, "-I", "-S", "-c", "import sys; print(1, flush=True); sys.stdin.read()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as bare:
         assert bare.stdout and bare.stdin
         bare.stdout.readline()
         floor = pss(bare.pid)
         bare.stdin.close()
-        bare.kill()
     each, runner = statistics.median(per_session), statistics.median(runners)
     return [
         judged("memory", "everything idle, just started (PSS of up, web, workers, supervisor)", fresh, 200, f"{fresh:.0f} MiB", "<= 200 MB, 150 the aim"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 
 from django.conf import settings
@@ -92,5 +91,4 @@ def measure(rounds: int) -> list[Row]:
         rows.append(ratio(name, "pick-up / floor whose program is confined too", found["pick-up"], found["confined floor"]))
     rows += [Row(name, f"of which: {what}", milliseconds(values)) for what, values in starts.parts.items()]
     rows.append(Row(name, "fastest of the rounds: floor, pick-up, whole", ", ".join(f"{min(found[one]) * 1000:.0f} ms" for one in ("floor", "pick-up", "whole"))))
-    assert statistics.median(found["floor"]) > 0
     return rows

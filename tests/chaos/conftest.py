@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests import factories
+from tests.e2e.conftest import shop as shop  # a fixture here too
 from tests.e2e.shop import CHECK, project_file, script, write
 
 DRIVER = Path(__file__).with_name("driver.py")
@@ -80,7 +81,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
     )
     made = Driver(folder)
     try:
-        made.job("prepare", folder / "data", folder / "shop", description=script(TURN))
+        made.job("prepare", folder / "data", folder / "shop", descriptions=[script(TURN)])
         yield made
     finally:
         made.close()

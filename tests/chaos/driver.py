@@ -29,7 +29,7 @@ from django.db import connections  # noqa: E402
 from agents.models import Session  # noqa: E402
 from agents.services import pool  # noqa: E402
 from huskies_site import doctoring  # noqa: E402
-from pipeline import conf, datafolder  # noqa: E402
+from pipeline import conf, datafolder, merging  # noqa: E402
 from pipeline.models import LogEvent, Process, Project, Story  # noqa: E402
 from pipeline.models.process import ProcessState  # noqa: E402
 from pipeline.processes.identity import marked_processes  # noqa: E402
@@ -70,6 +70,7 @@ def use(home: str) -> None:
     settings.HUSKIES_HOME = Path(home)
     settings.HUSKIES_NO_QUEUE = True
     settings.HUSKIES_UNCONFINED = True
+    merging.RETRY_SECONDS = 0.1
     settings.DATABASES["default"]["NAME"] = connections["default"].settings_dict["NAME"] = f"{home}/huskies.sqlite3"
 
 
@@ -84,7 +85,8 @@ def prepare(job: Job) -> Job:
     version = projects.proposed_version(project)
     assert version is not None
     projects.approve_version(version, actor=ALICE)
-    factories.story(project, description=job["description"])
+    for description in job["descriptions"]:
+        factories.story(project, description=description)
     server.close()
     connections.close_all()
     return {}
@@ -109,6 +111,45 @@ def work(job: Job) -> Job:
     return facts()
 
 
+def start(job: Job) -> Job:
+    """Start every story, as people do with a server that runs: what follows is queued."""
+    settings.HUSKIES_NO_QUEUE = False
+    for story in Story.objects.filter(stage="backlog"):
+        pool.start_story(story, actor=ALICE)
+    return {}
+
+
+def look(job: Job) -> Job:
+    """Every story and session as they stand, and what doctor finds."""
+    sessions = Session.objects.select_related("process").order_by("pk")
+    return {
+        "stories": list(Story.objects.order_by("number").values("number", "stage", "retries", "crashes", "reason")),
+        "sessions": [
+            {
+                "story": session.story.number,
+                "state": session.state,
+                "outcome": session.outcome,
+                "reason": session.reason,
+                "key": session.key,
+                "runner": session.process.pid if session.process else None,
+                "said": said_by(session),
+            }
+            for session in sessions
+        ],
+        **({"lies": [str(lie) for lie in doctoring.lies(0)], "strays": strays()} if job.get("doctor") else {}),
+    }
+
+
+def said_by(session: Session) -> list[str]:
+    rows = LogEvent.objects.filter(process=session.process, kind="text").order_by("seq")
+    return [row.body["text"] for row in rows]
+
+
+def strays() -> list[str]:
+    keys = set(Process.objects.values_list("key", flat=True))
+    return [f"{one.pid} {one.value}" for one in marked_processes(MARKER) if one.value in keys]
+
+
 def stop(server: Server, story: Story) -> None:
     if not story.held_for:
         said = LogEvent.objects.filter(kind="text")
@@ -122,7 +163,6 @@ def stop(server: Server, story: Story) -> None:
 
 def facts() -> Job:
     story = Story.objects.get()
-    keys = set(Process.objects.values_list("key", flat=True))
     return {
         "stage": story.stage,
         "landed": story.landed,
@@ -131,7 +171,7 @@ def facts() -> Job:
         "conversations": len(set(Session.objects.values_list("conversation", flat=True))),
         "cut": LogEvent.objects.filter(kind="cut").count(),
         "lies": [str(lie) for lie in doctoring.lies(0)],
-        "strays": [f"{one.pid} {one.value}" for one in marked_processes(MARKER) if one.value in keys],
+        "strays": strays(),
         "copies": sorted(path.name for path in (conf.home() / "copies").iterdir()),
         "trash": sorted(path.name for path in (conf.home() / "trash").iterdir()),
     }
@@ -139,8 +179,8 @@ def facts() -> Job:
 
 def run(job: Job) -> Job:
     use(job["home"])
-    plan = {"prepare": prepare, "work": work}[job["plan"]]
-    return plan(job)
+    plans = {"prepare": prepare, "work": work, "start": start, "look": look}
+    return plans[job["plan"]](job)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 
@@ -195,7 +196,7 @@ def test_two_browsers_that_start_one_story_at_once_make_one_session(live_town: T
     assert "already" in loser and Session.objects.filter(story=row).count() == 1
 
 
-EVENT_BODIES = {
+EVENT_BODIES: dict[str, dict[str, object]] = {
     "text": {"text": "T"},
     "thinking": {"text": "T"},
     "tool_start": {"title": "T", "name": "T", "text": "T"},
@@ -236,7 +237,8 @@ def test_every_kind_of_event_shows_hostile_text_as_text(town: Town, kind: str) -
 
 def test_hostile_names_and_lines_of_a_change_stay_text(town: Town, tmp_path: Path) -> None:
     control = conf.control_path(town.web.key)
-    control.parent.mkdir(parents=True)
+    control.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(control, ignore_errors=True)
     work = factories.repository(tmp_path / "work", {"a.txt": "one\n"})
     base = factories.git("rev-parse", "HEAD", cwd=work)
     name = "<img src=y onerror=e()> \u202e.txt"
