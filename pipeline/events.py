@@ -11,7 +11,9 @@ from django.db import connection, transaction
 from pipeline.models import Event, EventCounter, Story
 
 CHANNEL = "huskies"
-NEXT_NUMBER = f"UPDATE {EventCounter._meta.db_table} SET number = number + 1 WHERE project_id = %s RETURNING number"  # noqa: S608
+NEXT_NUMBER = (
+    f"UPDATE {EventCounter._meta.db_table} SET number = number + 1 WHERE project_id = %s RETURNING number"  # noqa: S608
+)
 
 
 def record(project_id: int, kind: str, *, story: Story | None = None, text: str = "") -> int:

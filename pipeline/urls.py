@@ -2,27 +2,27 @@
 
 from django.urls import path
 
-from pipeline import views
+from pipeline import project_views, views
 
 urlpatterns = [
-    path("projects/add/", views.project_add, name="project-add"),
+    path("projects/add/", project_views.project_add, name="project-add"),
     path("gates/<int:pk>/", views.gate_run, name="gate-run"),
     path("p/<slug:name>/", views.board, name="board"),
     path("p/<slug:name>/archived/", views.archived, name="archived"),
     path("p/<slug:name>/new/", views.story_create, name="story-create"),
-    path("p/<slug:name>/settings/", views.project, name="project"),
-    path("p/<slug:name>/propose/", views.project_propose, name="project-propose"),
-    path("p/<slug:name>/refresh/", views.project_refresh, name="project-refresh"),
-    path("p/<slug:name>/members/", views.member_set, name="member-set"),
+    path("p/<slug:name>/settings/", project_views.project, name="project"),
+    path("p/<slug:name>/propose/", project_views.project_propose, name="project-propose"),
+    path("p/<slug:name>/refresh/", project_views.project_refresh, name="project-refresh"),
+    path("p/<slug:name>/members/", project_views.member_set, name="member-set"),
     path(
         "p/<slug:name>/versions/<int:pk>/approve/",
-        views.version_decide,
+        project_views.version_decide,
         {"answer": "approve"},
         name="version-approve",
     ),
     path(
         "p/<slug:name>/versions/<int:pk>/reject/",
-        views.version_decide,
+        project_views.version_decide,
         {"answer": "reject"},
         name="version-reject",
     ),

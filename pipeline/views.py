@@ -16,13 +16,13 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from pipeline import conf
 from pipeline.actors import Actor
 from pipeline.exceptions import NotAllowed, Refused
-from pipeline.forms import MemberForm, ProjectForm, ProjectSettingsForm, StoryForm
+from pipeline.forms import StoryForm
 from pipeline.git.reading import diff
 from pipeline.live.topics import context_of, newest
-from pipeline.models import Criterion, GateRun, Membership, ProjectVersion, Story
+from pipeline.models import Criterion, GateRun, Story
 from pipeline.models.project import Project
 from pipeline.roles import Role, may, role_in
-from pipeline.services import members, projectfiles, projects, stories
+from pipeline.services import projects, stories
 from pipeline.stages import Stage
 from pipeline.transitions import person_verbs
 
@@ -297,105 +297,3 @@ def gate_run(request: HttpRequest, pk: int) -> HttpResponse:
         "pipeline/gate_run.html",
         {**rights(request, project), "run": run, "story": run.story, "events": events},
     )
-
-
-@require_http_methods(["GET", "POST"])
-def project_add(request: HttpRequest) -> HttpResponse:
-    """Register a repository; for superusers."""
-    if not may(request.user, "project.add", None):
-        return refused(
-            request, NotAllowed("Only an admin of the whole server adds projects; ask one."), reverse("home")
-        )
-    form = ProjectForm(request.POST or None)
-    if request.method == "POST" and form.is_valid():
-        values = form.cleaned_data
-        try:
-            project = projects.add_project(
-                values["source"],
-                name=values["name"] or None,
-                base_branch=values["base_branch"] or None,
-                actor=actor(request),
-            )
-        except Refused as error:
-            return refused(request, error, reverse("project-add"))
-        return redirect("project", project.name)
-    return render(
-        request, "pipeline/project_add.html", {"form": form}, status=400 if request.method == "POST" else 200
-    )
-
-
-@require_http_methods(["GET", "POST"])
-def project(request: HttpRequest, name: str) -> HttpResponse:
-    """A project's settings: where it stands, its file, its agents, its people."""
-    row = project_for(request, name)
-    form = ProjectSettingsForm(instance=row)
-    if request.method == "POST":
-        form = ProjectSettingsForm(request.POST, instance=row)
-        if form.is_valid():
-            try:
-                members.edit_project(row, actor=actor(request), **form.cleaned_data)
-            except Refused as error:
-                return refused(request, error, reverse("project", args=[name]))
-            return redirect("project", name)
-    active = projects.active_version(row)
-    context = {
-        **rights(request, row),
-        "form": form,
-        "member_form": MemberForm(),
-        "version": active,
-        "proposed": projects.proposed_version(row),
-        "file": projects.active_file(row),
-        "members": Membership.objects.filter(project=row).select_related("user").order_by("user__username"),
-        "gate": projects.active_file(row).gate,
-        "agents": row.agents.filter(configured=True) if hasattr(row, "agents") else [],
-        "cursor": newest(f"project:{row.pk}"),
-    }
-    return render(request, "pipeline/project.html", context)
-
-
-@require_GET
-def project_propose(request: HttpRequest, name: str) -> HttpResponse:
-    """A project file that would fit the repository, to be copied and committed."""
-    row = project_for(request, name)
-    try:
-        text = projectfiles.proposal(row)
-    except Refused as error:
-        return refused(request, error, reverse("project", args=[name]))
-    except GitError:
-        return refused(request, unreadable(row), reverse("project", args=[name]))
-    return render(request, "pipeline/propose.html", {**rights(request, row), "text": text})
-
-
-@require_POST
-def project_refresh(request: HttpRequest, name: str) -> HttpResponse:
-    row = project_for(request, name)
-    try:
-        projects.refresh(row, actor=actor(request))
-    except Refused as error:
-        return refused(request, error, reverse("project", args=[name]))
-    return redirect("project", name)
-
-
-@require_POST
-def version_decide(request: HttpRequest, name: str, pk: int, answer: str) -> HttpResponse:
-    """An admin approves or rejects a version of the project file."""
-    row = project_for(request, name)
-    version = get_object_or_404(ProjectVersion, pk=pk, project=row)
-    decide = {"approve": projects.approve_version, "reject": projects.reject_version}[answer]
-    try:
-        decide(version, actor=actor(request))
-    except Refused as error:
-        return refused(request, error, reverse("project", args=[name]))
-    return redirect("project", name)
-
-
-@require_POST
-def member_set(request: HttpRequest, name: str) -> HttpResponse:
-    row, form = project_for(request, name), MemberForm(request.POST)
-    back = reverse("project", args=[name])
-    if form.is_valid():
-        try:
-            members.set_role(row, form.cleaned_data["user"], form.cleaned_data["role"], actor=actor(request))
-        except Refused as error:
-            return refused(request, error, back)
-    return redirect(back)

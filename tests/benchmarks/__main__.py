@@ -25,13 +25,21 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="./huskies bench", description="Measure this machine and the server on it, side by side.")
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK} rounds instead of {ROUNDS}: a look, not a figure")
-    parser.add_argument("--only", action="append", choices=CASES, help="this case alone; may be given more than once")
+    parser = argparse.ArgumentParser(
+        prog="./huskies bench", description="Measure this machine and the server on it, side by side."
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help=f"{QUICK} rounds instead of {ROUNDS}: a look, not a figure"
+    )
+    parser.add_argument(
+        "--only", action="append", choices=CASES, help="this case alone; may be given more than once"
+    )
     parser.add_argument("--rounds", type=int, help="how many rounds, the dropped first one not counted")
     parser.add_argument("--json", action="store_true", dest="as_json")
     parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)  # the child's word
-    parser.add_argument("--racer", type=json.loads, help=argparse.SUPPRESS)  # one of the processes of the case claims
+    parser.add_argument(
+        "--racer", type=json.loads, help=argparse.SUPPRESS
+    )  # one of the processes of the case claims
     options = parser.parse_args()
     rounds = options.rounds or (QUICK if options.quick else ROUNDS)
     if options.racer:
@@ -57,7 +65,9 @@ def main() -> int:
 def run(case: str, rounds: int) -> list[Row]:
     """One case in a process, data folder and environment of its own; nothing when it failed."""
     folder = Path(tempfile.mkdtemp(prefix="huskies-bench-"))
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HUSKIES_", "DATABASE_URL"))}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("HUSKIES_", "DATABASE_URL"))
+    }
     env = {
         **kept, "HUSKIES_HOME": str(folder / "data"), "HUSKIES_SECRET_KEY": secrets.token_hex(32), "HUSKIES_SERVER_LIMIT": "1000",
         "HUSKIES_UNCONFINED": "yes", "DATABASE_URL": "", "DJANGO_SETTINGS_MODULE": "huskies_site.settings", "PYTHONPATH": str(ROOT),
@@ -71,7 +81,12 @@ def run(case: str, rounds: int) -> list[Row]:
         )  # fmt: skip
         lines = [line for line in done.stdout.splitlines() if line.startswith(RESULT)]
         if done.returncode or not lines:
-            print((folder / "data.log").read_text()[-3000:] if (folder / "data.log").exists() else done.stdout[-3000:], file=sys.stderr)
+            print(
+                (folder / "data.log").read_text()[-3000:]
+                if (folder / "data.log").exists()
+                else done.stdout[-3000:],
+                file=sys.stderr,
+            )
             return []
         return [Row(**row) for row in json.loads(lines[-1].removeprefix(RESULT))]
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -22,7 +21,8 @@ from tests.benchmarks.measure import Row, judged, percentile, ratio, take_turns
 from tests.benchmarks.server import ROOT
 
 EACH = 25
-ROWS = "a claim writes seven rows and reads eight times through the ORM; the floor writes one row"
+ROWS = "a claim writes seven rows and reads ten times through the ORM; the floor writes one row"
+TURNS = "eight writers take turns, and each start is a turn"
 WORKERS, PER_WORKER = 8, 20
 
 
@@ -79,8 +79,15 @@ def measure(rounds: int) -> list[Row]:
 
     found = take_turns({"floor": floor, "claim": claims.claim, "start": claims.start}, rounds)
     rows = [
-        ratio("claims", "one worker: claim / bare UPDATE ... RETURNING", found["claim"], found["floor"], 8, ROWS),
-        ratio("claims", "one worker: whole start (move, claim, history, event) / the same floor", found["start"], found["floor"]),
+        ratio(
+            "claims", "one worker: claim / bare UPDATE ... RETURNING", found["claim"], found["floor"], 8, ROWS
+        ),
+        ratio(
+            "claims",
+            "one worker: whole start (move, claim, history, event) / the same floor",
+            found["start"],
+            found["floor"],
+        ),
     ]
     return rows + race(claims.project)
 
@@ -93,7 +100,13 @@ def race(project: Project) -> list[Row]:
     connection.close()
     command = [sys.executable, "-m", "tests.benchmarks", "--racer"]
     racers = [
-        subprocess.Popen([*command, json.dumps(stories[n::WORKERS])], cwd=ROOT, env=dict(os.environ), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [*command, json.dumps(stories[n::WORKERS])],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         for n in range(WORKERS)
     ]
     try:
@@ -112,11 +125,33 @@ def race(project: Project) -> list[Row]:
     spans = [one["seconds"] for one in said]
     doubles = len(took) - Session.objects.live().values("story", "agent").distinct().count()
     worst, share = percentile(took, 99.9) * 1000, min(spans) / max(spans)
+    rate = len(took) / max(spans)
     forget()
     return [
-        judged("claims", f"{WORKERS} processes: {len(took)} starts granted twice or not at all", doubles, 0, f"{doubles}", "0"),
-        Row("claims", f"{WORKERS} processes: fastest / slowest process's time", f"{share:.2f}", ">= 0.7", "met" if share >= 0.7 else "missed"),
-        judged("claims", f"{WORKERS} processes: p99.9 of one start", worst, 50, f"{worst:.0f} ms; {len(took) / max(spans):.0f} starts a second together", "<= 50 ms"),
+        judged(
+            "claims",
+            f"{WORKERS} processes: {len(took)} starts granted twice or not at all",
+            doubles,
+            0,
+            f"{doubles}",
+            "0",
+        ),
+        Row(
+            "claims",
+            f"{WORKERS} processes: fastest / slowest process's time",
+            f"{share:.2f}",
+            ">= 0.7",
+            "met" if share >= 0.7 else "missed",
+        ),
+        judged(
+            "claims",
+            f"{WORKERS} processes: p99.9 of one start",
+            worst,
+            50,
+            f"{worst:.0f} ms; {rate:.0f} starts a second together",
+            "<= 50 ms",
+            TURNS,
+        ),
     ]
 
 
@@ -133,4 +168,3 @@ def racer(stories: list[int]) -> None:
         took.append(time.monotonic() - before)
         assert started.session is not None, started.queued
     print(json.dumps({"took": took, "seconds": time.monotonic() - begun}), flush=True)
-

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -31,11 +30,15 @@ class BareQueue:
         self.connection = sqlite3.connect(file, timeout=20, isolation_level=None)
         self.connection.execute("PRAGMA journal_mode=WAL")
         self.connection.execute("PRAGMA synchronous=FULL")
-        self.connection.execute("CREATE TABLE IF NOT EXISTS job (id INTEGER PRIMARY KEY, state TEXT, owner TEXT, fence INTEGER DEFAULT 0, body TEXT)")
+        self.connection.execute(
+            "CREATE TABLE IF NOT EXISTS job (id INTEGER PRIMARY KEY, state TEXT, owner TEXT, fence INTEGER DEFAULT 0, body TEXT)"
+        )
         self.connection.execute("CREATE INDEX IF NOT EXISTS job_state ON job (state, id)")
         with self.connection:
             self.connection.execute("BEGIN IMMEDIATE")
-            self.connection.executemany("INSERT INTO job (state, body) VALUES ('queued', ?)", [("x" * 200,)] * jobs)
+            self.connection.executemany(
+                "INSERT INTO job (state, body) VALUES ('queued', ?)", [("x" * 200,)] * jobs
+            )
 
     def claim(self) -> int:
         self.connection.execute("BEGIN IMMEDIATE")
@@ -45,7 +48,14 @@ class BareQueue:
 
 
 def git(*words: str, cwd: Path) -> str:
-    done = subprocess.run(["git", *words], cwd=cwd, env={**os.environ, **GIT_ENVIRONMENT}, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        ["git", *words],
+        cwd=cwd,
+        env={**os.environ, **GIT_ENVIRONMENT},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     return done.stdout.strip()
 
 
@@ -57,7 +67,9 @@ def repository(folder: Path, coders: int, files: int = 50) -> Path:
         place = folder / f"part{number % 7}" / f"file{number}.txt"
         place.parent.mkdir(exist_ok=True)
         place.write_text(f"line of file {number}\n" * 40)
-    lines = "".join(f"  - {{name: coder-{number}, role: coder, runtime: scripted}}\n" for number in range(1, coders + 1))
+    lines = "".join(
+        f"  - {{name: coder-{number}, role: coder, runtime: scripted}}\n" for number in range(1, coders + 1)
+    )
     (folder / ".huskies").mkdir()
     (folder / ".huskies" / "project.yaml").write_text(f"agents:\n{lines}")
     git("add", "-A", cwd=folder)
@@ -82,7 +94,9 @@ class BareStart:
         before = time.monotonic()
         self.queue.claim()
         git("worktree", "add", "-q", "--no-track", "-b", name, str(place), "main", cwd=self.repository)
-        seconds = first_byte([*self.prefix, sys.executable, "-I", "-S", str(PROGRAM)], place, json.dumps(request), before)
+        seconds = first_byte(
+            [*self.prefix, sys.executable, "-I", "-S", str(PROGRAM)], place, json.dumps(request), before
+        )
         git("worktree", "remove", "--force", str(place), cwd=self.repository)
         git("branch", "-qD", name, cwd=self.repository)
         return seconds
@@ -90,7 +104,9 @@ class BareStart:
 
 def first_byte(argv: list[str], cwd: Path, request: str, before: float) -> float:
     """Start a program, hand it its request; seconds since `before` when its first byte is here. Then end it."""
-    child = subprocess.Popen(argv, cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+    child = subprocess.Popen(
+        argv, cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    )
     assert child.stdin and child.stdout
     with child:
         child.stdin.write(request.encode())
@@ -101,7 +117,3 @@ def first_byte(argv: list[str], cwd: Path, request: str, before: float) -> float
     if not byte:
         raise RuntimeError(f"The program of the floor said nothing: {argv}.")
     return seconds
-
-
-def remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)

@@ -49,16 +49,27 @@ def take_turns(cases: Mapping[str, Sample], rounds: int, seed: int = 1) -> dict[
     return found
 
 
-def judged(case: str, what: str, value: float, goal: float, reached: str, goal_text: str, note: str = "") -> Row:
+def judged(
+    case: str, what: str, value: float, goal: float, reached: str, goal_text: str, note: str = ""
+) -> Row:
     """A row whose figure must not be above its goal."""
     return Row(case, what, reached, goal_text, "met" if value <= goal else "missed", note)
 
 
-def ratio(case: str, what: str, subject: Sequence[float], floor: Sequence[float], goal: float | None = None, note: str = "") -> Row:
+def ratio(
+    case: str,
+    what: str,
+    subject: Sequence[float],
+    floor: Sequence[float],
+    goal: float | None = None,
+    note: str = "",
+) -> Row:
     """The median of the ratios of each round, with their 5 % and 95 %; the goal is for the median."""
     ratios = [one / other for one, other in zip(subject, floor, strict=True)]
     middle, low, high = statistics.median(ratios), percentile(ratios, 5), percentile(ratios, 95)
-    reached = f"{middle:.2f} x ({low:.2f} to {high:.2f}); {milliseconds(subject)} against {milliseconds(floor)}"
+    reached = (
+        f"{middle:.2f} x ({low:.2f} to {high:.2f}); {milliseconds(subject)} against {milliseconds(floor)}"
+    )
     if goal is None:
         return Row(case, what, reached, note=note)
     verdict = "inconclusive" if high / low > TOO_WIDE else "met" if middle <= goal else "missed"

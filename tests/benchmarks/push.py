@@ -15,7 +15,9 @@ import time
 
 from django.conf import settings
 from websockets.sync.client import connect
+from websockets.typing import Origin
 
+from pipeline import conf
 from pipeline.processes import logfile
 from tests.benchmarks.measure import Row, judged, percentile, wait_for
 from tests.benchmarks.world import served
@@ -36,13 +38,12 @@ def measure(rounds: int) -> list[Row]:
     seen: dict[int, float] = {}
     with served(coders=1) as world:
         story = world.story([*script, {"hang": True}])
-        (session,) = [world.start(story)]
+        session = world.start(story)
         wait_for(lambda: world.running(session), "the session")
         address = world.server.address.replace("http", "ws", 1) + "/live/"
-        with connect(address, additional_headers={"Cookie": world.person.headers["Cookie"]}, origin=world.server.address) as client:  # type: ignore[arg-type]
+        cookie = {"Cookie": world.person.headers["Cookie"]}
+        with connect(address, additional_headers=cookie, origin=Origin(world.server.address)) as client:
             client.send(json.dumps({"subscribe": f"process:{session.key}", "since": 0}))
-            from pipeline import conf
-
             (conf.copy_path(session.key) / ".git" / "go").touch()
             until = time.monotonic() + sum(gaps) + 60
             while len(seen) < len(gaps):
@@ -52,10 +53,18 @@ def measure(rounds: int) -> list[Row]:
                     seen.setdefault(int(number), now)
         records, _ = logfile.read_records(world.log(session), 0, 1 << 26)
         world.end(story)
-    written = {int(found[1]): record.monotonic_ns / 1e9 for record in records if (found := LINE.search(record.data.decode(errors="replace")))}
+    written = {
+        int(found[1]): record.monotonic_ns / 1e9
+        for record in records
+        if (found := LINE.search(record.data.decode(errors="replace")))
+    }
     took = [(seen[number] - written[number]) * 1000 for number in range(len(gaps))]
     configured = 2 * settings.HUSKIES_TICK_MS + settings.HUSKIES_PUSH_MS
-    idle = [took[n] for n in range(1, len(gaps)) if gaps[n - 1] * 1000 > settings.HUSKIES_PUSH_MS + IDLE_MS and took[n - 1] < gaps[n - 1] * 1000]
+    idle = [
+        took[n]
+        for n in range(1, len(gaps))
+        if gaps[n - 1] * 1000 > settings.HUSKIES_PUSH_MS + IDLE_MS and took[n - 1] < gaps[n - 1] * 1000
+    ]
     bare = raw_lines(len(gaps) // 4)
     p99, idle_p99 = percentile(took, 99), percentile(idle, 99)
     without_push = 2 * settings.HUSKIES_TICK_MS + ALLOWANCE_MS
@@ -63,7 +72,8 @@ def measure(rounds: int) -> list[Row]:
         judged(
             "push", f"agent's line to frame, p99 of {len(took)} lines", p99, configured + ALLOWANCE_MS,
             f"p50 {percentile(took, 50):.1f}, p99 {p99:.1f}, worst {max(took):.1f} ms",
-            f"p99 <= {configured} + {ALLOWANCE_MS:g} ms", f"intervals: supervisor {settings.HUSKIES_TICK_MS}, tail {settings.HUSKIES_TICK_MS}, push {settings.HUSKIES_PUSH_MS} ms",
+            f"p99 <= {configured} + {ALLOWANCE_MS:g} ms",
+            f"supervisor and tail look each {settings.HUSKIES_TICK_MS} ms, push {settings.HUSKIES_PUSH_MS} ms",
         ),
         judged(
             "push", f"the same to an idle socket, p99 of {len(idle)} lines", idle_p99, without_push,
@@ -76,7 +86,10 @@ def measure(rounds: int) -> list[Row]:
 def raw_lines(number: int) -> list[float]:
     """Milliseconds from a child's print to its line at the far end of a TCP connection, with nothing between but this process."""
     code = f"import sys,time\nfor n in range({number}):\n time.sleep(0.01); print(time.monotonic_ns(), flush=True)"
-    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as near:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as near,
+    ):
         far, _ = listener.accept()
         near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         took = []

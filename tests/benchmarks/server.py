@@ -29,7 +29,8 @@ class Server:
     """`up` on a data folder. `kill` ends all its processes at once, as a power cut would; the agents' runners are not among them."""
 
     def __init__(self, home: Path) -> None:
-        self.home, self.child, self.address = home, None, ""  # type: tuple[Path, subprocess.Popen[bytes] | None, str]
+        self.home, self.address = home, ""
+        self.child: subprocess.Popen[bytes] | None = None
         self.log = home.with_name(home.name + ".log")
 
     def start(self) -> float:
@@ -37,7 +38,9 @@ class Server:
         env = {**os.environ, "HUSKIES_HOME": str(self.home), "HUSKIES_BIND": "127.0.0.1:0"}
         before = time.monotonic()
         with self.log.open("wb") as log:
-            self.child = subprocess.Popen([sys.executable, "manage.py", "up"], cwd=ROOT, env=env, stdout=log, stderr=log)
+            self.child = subprocess.Popen(
+                [sys.executable, "manage.py", "up"], cwd=ROOT, env=env, stdout=log, stderr=log
+            )
         wait_for(self._says_its_address, f"the address of `up` ({self.log})", pause=0.002)
         wait_for(self._answers, "an answer of the web part", pause=0.002)
         wait_for(self._supervised, "the supervisor's first turn", pause=0.002)
@@ -103,7 +106,9 @@ class Server:
                 self.kill()
         for folder in (self.home / "runs").iterdir() if (self.home / "runs").exists() else ():
             for one in identity.marked_processes("HUSKIES_SESSION", folder.name):
-                identity.send_signal(identity.Identity(one.pid, one.start_time, identity.boot_id()), signal.SIGKILL)
+                identity.send_signal(
+                    identity.Identity(one.pid, one.start_time, identity.boot_id()), signal.SIGKILL
+                )
 
 
 class Person:
@@ -119,13 +124,21 @@ class Person:
         client.force_login(user)
         session = client.cookies[settings.SESSION_COOKIE_NAME].value
         self.address = server.address
-        self.headers = {"Cookie": f"{settings.SESSION_COOKIE_NAME}={session}; {settings.CSRF_COOKIE_NAME}={CSRF}", "X-CSRFToken": CSRF}
+        self.headers = {
+            "Cookie": f"{settings.SESSION_COOKIE_NAME}={session}; {settings.CSRF_COOKIE_NAME}={CSRF}",
+            "X-CSRFToken": CSRF,
+        }
 
     def post(self, path: str) -> None:
         """One press of a button, on a fresh connection. Raises RuntimeError unless it is answered as a success."""
         connection = http.client.HTTPConnection(urlsplit(self.address).netloc, timeout=30)
         with contextlib.closing(connection):
-            connection.request("POST", path, body="", headers={**self.headers, "Content-Type": "application/x-www-form-urlencoded"})
+            connection.request(
+                "POST",
+                path,
+                body="",
+                headers={**self.headers, "Content-Type": "application/x-www-form-urlencoded"},
+            )
             answer = connection.getresponse()
             answer.read()
         if answer.status != 302:
@@ -150,5 +163,13 @@ def first_output(log: Path) -> logfile.Record | None:
 def step_starts(log: Path) -> list[tuple[str, float]]:
     """Each step's name and when it began, in seconds of the monotonic clock."""
     records, _ = logfile.read_records(log, 0, 1 << 20)
-    notes = [(json.loads(record.data), record.monotonic_ns / 1e9) for record in records if record.stream == logfile.NOTE]
-    return [(note.get("name", note.get("step", "?")), at) for note, at in notes if note.get("note") == "step-start"]
+    notes = [
+        (json.loads(record.data), record.monotonic_ns / 1e9)
+        for record in records
+        if record.stream == logfile.NOTE
+    ]
+    return [
+        (note.get("name", note.get("step", "?")), at)
+        for note, at in notes
+        if note.get("note") == "step-start"
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 from django.conf import settings
@@ -14,7 +15,7 @@ from pipeline.actors import OPERATOR_ON_HOST
 from pipeline.processes import confine
 from pipeline.services import processes
 from tests.benchmarks.floors import BareStart
-from tests.benchmarks.measure import Row, milliseconds, ratio, take_turns, wait_for
+from tests.benchmarks.measure import Row, Sample, milliseconds, ratio, take_turns, wait_for
 from tests.benchmarks.server import first_output, step_starts
 from tests.benchmarks.world import World, served
 
@@ -52,8 +53,10 @@ class Starts:
         processes.launch(session.process.pk)
         seconds = self._first_byte(session, before)
         steps = [("pick-up", before), *step_starts(self.world.log(session)), ("first byte", before + seconds)]
-        for (name, at), (_, then) in zip(steps, steps[1:], strict=False):
-            self._note(f"step {name}" if name != "pick-up" else "pick-up to the runner's first step", then - at)
+        for (name, at), (_, then) in itertools.pairwise(steps):
+            self._note(
+                f"step {name}" if name != "pick-up" else "pick-up to the runner's first step", then - at
+            )
         self.world.end(story)
         return seconds
 
@@ -74,7 +77,7 @@ def measure(rounds: int) -> list[Row]:
     with served(coders=2) as world:
         starts = Starts(world)
         floor = BareStart(conf.home().with_name("floor"))
-        cases = {"floor": floor, "whole": starts.whole, "pick-up": starts.from_pick_up}
+        cases: dict[str, Sample] = {"floor": floor, "whole": starts.whole, "pick-up": starts.from_pick_up}
         if level.name == "bubblewrap":
             place = conf.home().with_name("confined-floor")
             prefix = confine.confined(
@@ -84,11 +87,25 @@ def measure(rounds: int) -> list[Row]:
         found = take_turns(cases, rounds)
     name = f"start, {level.name if level.name != 'none' else 'without confinement'}"
     rows = [
-        ratio(name, "from the worker's pick-up to the first byte / bare floor", found["pick-up"], found["floor"], 1.5),
+        ratio(
+            name,
+            "from the worker's pick-up to the first byte / bare floor",
+            found["pick-up"],
+            found["floor"],
+            1.5,
+        ),
         ratio(name, "request to the first byte / bare floor", found["whole"], found["floor"], 4),
     ]
     if prefix:
-        rows.append(ratio(name, "pick-up / floor whose program is confined too", found["pick-up"], found["confined floor"]))
+        rows.append(
+            ratio(
+                name,
+                "pick-up / floor whose program is confined too",
+                found["pick-up"],
+                found["confined floor"],
+            )
+        )
     rows += [Row(name, f"of which: {what}", milliseconds(values)) for what, values in starts.parts.items()]
-    rows.append(Row(name, "fastest of the rounds: floor, pick-up, whole", ", ".join(f"{min(found[one]) * 1000:.0f} ms" for one in ("floor", "pick-up", "whole"))))
+    fastest = ", ".join(f"{min(found[one]) * 1000:.0f} ms" for one in ("floor", "pick-up", "whole"))
+    rows.append(Row(name, "fastest of the rounds: floor, pick-up, whole", fastest))
     return rows

@@ -12,6 +12,7 @@ from agents.models import Session
 from agents.services import pool
 from pipeline import conf
 from pipeline.actors import OPERATOR_ON_HOST
+from pipeline.exceptions import NothingRunning
 from pipeline.models import Process, Project, Story
 from pipeline.services import projects, stories
 from tests.benchmarks.floors import repository
@@ -64,7 +65,7 @@ class World:
     def end(self, *ended: Story) -> None:
         """Stop what runs on the stories and put them away, so that the next round finds a quiet server."""
         for story in ended:
-            with contextlib.suppress(pool.NothingRunning):
+            with contextlib.suppress(NothingRunning):
                 pool.stop_story(story, actor=OPERATOR_ON_HOST)
         wait_for(lambda: not Process.objects.unhandled().exists(), "a quiet server", pause=0.02)
         for story in ended:
