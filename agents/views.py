@@ -16,7 +16,7 @@ from pipeline.exceptions import NotAllowed, Refused
 from pipeline.live.topics import newest
 from pipeline.models import Project
 from pipeline.roles import may
-from pipeline.views import actor, refused, rights, story_for
+from pipeline.views import actor, posted, refused, rights, story_for
 
 SHOWN = 500
 
@@ -30,7 +30,7 @@ def story_start(request: HttpRequest, name: str, number: int) -> HttpResponse:
         else reverse("story", args=[name, number])
     )
     try:
-        started = pool.start_story(story, actor=actor(request), agent_name=request.POST.get("agent") or None)
+        started = pool.start_story(story, actor=actor(request), agent_name=posted(request, "agent") or None)
     except Refused as error:
         return refused(request, error, back)
     if started.session is None:
@@ -48,7 +48,7 @@ def story_stop(request: HttpRequest, name: str, number: int) -> HttpResponse:
     story = story_for(request, name, number)
     back = reverse("story", args=[name, number])
     try:
-        pool.stop_story(story, actor=actor(request), why=request.POST.get("why", ""))
+        pool.stop_story(story, actor=actor(request), why=posted(request, "why"))
     except Refused as error:
         return refused(request, error, back)
     return redirect(back)

@@ -17,6 +17,7 @@ from pipeline import conf
 from pipeline.actors import Actor
 from pipeline.exceptions import NotAllowed, Refused
 from pipeline.forms import StoryForm
+from pipeline.git.command import GitError
 from pipeline.git.reading import diff
 from pipeline.live.topics import context_of, newest
 from pipeline.models import Criterion, GateRun, Story
@@ -34,6 +35,11 @@ DIFF_BYTES = 400_000
 def actor(request: HttpRequest) -> Actor:
     assert isinstance(request.user, User)  # noqa: S101 - LoginRequiredMiddleware
     return Actor.of(request.user)
+
+
+def posted(request: HttpRequest, name: str) -> str:
+    """A field that no form cleans. PostgreSQL keeps no NUL in a text."""
+    return request.POST.get(name, "").replace("\x00", "\ufffd")
 
 
 def project_for(request: HttpRequest, name: str) -> Project:
@@ -229,7 +235,7 @@ def story_do(request: HttpRequest, name: str, number: int, verb: str) -> HttpRes
     back = request.POST.get("next", "")
     back = reverse("board", args=[name]) if back == "board" else reverse("story", args=[name, number])
     try:
-        stories.perform(row, verb, actor=actor(request), why=request.POST.get("why", ""))
+        stories.perform(row, verb, actor=actor(request), why=posted(request, "why"))
     except Refused as error:
         return refused(request, error, back)
     return redirect(back)

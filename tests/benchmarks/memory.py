@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,7 @@ def measure(rounds: int) -> list[Row]:
         for number in range(samples + 1):
             before = whole(world)
             sessions = world.started(SCRIPT, SESSIONS)
-            wait_for(
-                lambda these=sessions: all(followed(one) for one in these),
-                "the sessions' lines in the database",
-            )  # type: ignore[misc]
+            wait_for(partial(all_followed, sessions), "the sessions' lines in the database")
             after = whole(world)
             keepers = [pss(one.process.pid) for one in sessions if one.process and one.process.pid]
             world.end(*(one.story for one in sessions))
@@ -87,6 +85,8 @@ def measure(rounds: int) -> list[Row]:
     ]
 
 
-def followed(session: Session) -> bool:
-    session.refresh_from_db()
-    return session.process is not None and session.process.last_seq >= len(SCRIPT)
+def all_followed(sessions: list[Session]) -> bool:
+    """Whether every line that they say is in the database."""
+    for one in sessions:
+        one.refresh_from_db()
+    return all(one.process is not None and one.process.last_seq >= len(SCRIPT) for one in sessions)

@@ -280,4 +280,8 @@ def test_text_with_a_nul_is_answered_and_not_stored(town: Town) -> None:
     answer = browser(town, "developer").post(
         reverse("story-do", args=["web", town.story.number, "block"]), {"why": "a\x00b"}
     )
-    assert answer.status_code < 500
+    town.story.refresh_from_db()
+    assert answer.status_code == 302 and "a\ufffdb" in town.story.reason
+    for verb, field in (("stop", "why"), ("start", "agent")):
+        url = reverse(f"story-{verb}", args=["web", town.story.number])
+        assert browser(town, "developer").post(url, {field: "a\x00b"}).status_code in (302, 409)
