@@ -158,26 +158,36 @@ class Supervisor:
             with contextlib.suppress(KeyError, ValueError):
                 self._selector.unregister(followed.pidfd)
             os.close(followed.pidfd)
+            followed.pidfd = None  # closed twice, it would be another's
 
     # -- logs ----------------------------------------------------------------------------------------------------
 
     def follow(self) -> None:
         """Read what is new in every log, and store all of it in one transaction; on an error, each in its own."""
-        batches = [(f, batch) for f in list(self.followed.values()) if (batch := self.read(f))]
+        batches = [
+            (f, f.process.offset, batch) for f in list(self.followed.values()) if (batch := self.read(f))
+        ]
         if not batches:
             return
         try:
             with transaction.atomic():
-                for followed, (records, offset) in batches:
+                for followed, _, (records, offset) in batches:
                     self.store(followed, records, offset)
                 crashpoint("supervisor-in-batch")
-        except Exception:
-            logger.exception(
-                "A batch of several logs failed; each is stored by itself.", extra={"action": "batch_failed"}
-            )
-            for followed, (records, offset) in batches:
+        except Exception as error:
+            if isinstance(error, Overtaken):
+                logger.warning("%s", error, extra={"action": "overtaken"})
+            else:
+                logger.exception(
+                    "A batch of several logs failed; each is stored by itself.",
+                    extra={"action": "batch_failed"},
+                )
+            for followed, begin, (records, offset) in batches:
                 followed.process.refresh_from_db()
-                self.store_alone(followed, records, offset)
+                if followed.process.offset == begin:
+                    self.store_alone(followed, records, offset)
+                else:  # another follower has stored these already; the next scan takes it up where it stands
+                    self.drop(followed)
 
     def read(self, followed: Followed) -> tuple[list[logfile.Record], int] | None:
         path = followed.folder / "log"
@@ -201,6 +211,8 @@ class Supervisor:
                 self.store(followed, records, offset)
         except DatabaseError:
             raise
+        except Overtaken as error:
+            logger.warning("%s", error, extra={"action": "overtaken"})
         except Exception:
             logger.exception(
                 "The log of process %s cannot be understood.",

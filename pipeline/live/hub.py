@@ -107,12 +107,6 @@ class Hub:
             else:
                 self.send(listener, frame)
 
-    def recheck_all(self) -> None:
-        """Someone logged out, or an account changed: every socket looks at its rights, before its next frame."""
-        for listener in {listener for those in self.topics.values() for listener in those} - set(self.held):
-            self.held[listener] = []
-            self._start_recheck(listener)
-
     def _start_recheck(self, listener: Listener) -> None:
         looking = asyncio.ensure_future(self._recheck(listener))
         self.looking.add(looking)  # the loop itself keeps no task alive

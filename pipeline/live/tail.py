@@ -7,14 +7,13 @@ PostgreSQL: LISTEN, on a connection of its own. A look each second finds what a 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import threading
 import time
 from typing import Any
 
 from django.conf import settings
-from django.db import close_old_connections, connection, transaction
+from django.db import close_old_connections, connection
 
 from pipeline.events import CHANNEL
 from pipeline.live import topics
@@ -60,16 +59,6 @@ class Tail:
             else:
                 self.listeners.pop(topic, None)
                 self.cursors.pop(topic, None)
-
-    def recheck_soon(self, **_: Any) -> None:
-        """A receiver: a log-in ended or an account changed. Sockets of other web processes find it within their half minute."""
-        transaction.on_commit(self._recheck)
-
-    def _recheck(self) -> None:
-        hub, loop = self.hub, self.loop
-        if hub is not None and loop is not None and not loop.is_closed():
-            # An empty context: the caller's says that its thread waits for this loop, and asgiref would refuse to use that thread.
-            loop.call_soon_threadsafe(hub.recheck_all, context=contextvars.Context())
 
     def run(self) -> None:
         try:

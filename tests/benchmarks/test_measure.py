@@ -6,7 +6,7 @@ import pytest
 
 from tests.benchmarks.__main__ import table
 from tests.benchmarks.floors import BareQueue
-from tests.benchmarks.measure import Row, judged, percentile, ratio, take_turns, wait_for
+from tests.benchmarks.measure import Row, Sample, judged, percentile, ratio, take_turns, wait_for
 
 
 def test_a_percentile_lies_between_its_two_neighbours() -> None:
@@ -16,9 +16,15 @@ def test_a_percentile_lies_between_its_two_neighbours() -> None:
 
 def test_every_round_runs_every_case_once_and_the_first_is_dropped() -> None:
     ran: list[str] = []
-    found = take_turns(
-        {"one": lambda: ran.append("one") or 1.0, "two": lambda: ran.append("two") or 2.0}, rounds=9
-    )
+
+    def case(name: str, seconds: float) -> Sample:
+        def run() -> float:
+            ran.append(name)
+            return seconds
+
+        return run
+
+    found = take_turns({"one": case("one", 1.0), "two": case("two", 2.0)}, rounds=9)
     assert [set(ran[n : n + 2]) for n in range(0, 20, 2)] == [{"one", "two"}] * 10
     assert found == {"one": [1.0] * 9, "two": [2.0] * 9}
     assert len({tuple(ran[n : n + 2]) for n in range(0, 20, 2)}) == 2  # in both orders

@@ -85,7 +85,7 @@ def test_endless_output_ends_at_the_cap(shop: Shop, monkeypatch: pytest.MonkeyPa
 
 def test_bytes_that_are_no_text_are_shown_and_stored(shop: Shop) -> None:
     hostile = '{"kind": "text", "body": {"text": "a\\u0000b \\ud800 \\u202e <script>alert(1)</script> \\u001b[31m"}}'
-    deep = "[" * 100_000
+    deep = "[" * 50_000
     turn = [{"bad_bytes": True}, {"print": hostile}, {"print": deep}, {"print": "{not json"}, {"print": '"x"'}, write("a.txt")]
     project = shop.open()
     story = shop.until_stage(shop.start(project, turn), "done")

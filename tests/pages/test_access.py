@@ -276,7 +276,7 @@ def test_text_with_a_nul_is_answered_and_not_stored(town: Town) -> None:
     answer = browser(town, "developer").post(
         reverse("story-create", args=["web"]), {"title": "a\x00b", "kind": "story"}
     )
-    assert answer.status_code == 400 and not Story.objects.filter(title__contains="b\x00").exists()
+    assert answer.status_code == 400 and town.web.stories.count() == 1
     answer = browser(town, "developer").post(
         reverse("story-do", args=["web", town.story.number, "block"]), {"why": "a\x00b"}
     )
