@@ -29,7 +29,11 @@ class Driver:
     def __init__(self, folder: Path) -> None:
         self.template = folder
         environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-        environment |= {"HUSKIES_HOME": str(folder / "unused"), "HUSKIES_LOG_LEVEL": "CRITICAL", "DATABASE_URL": ""}
+        environment |= {
+            "HUSKIES_HOME": str(folder / "unused"),
+            "HUSKIES_LOG_LEVEL": "CRITICAL",
+            "DATABASE_URL": "",
+        }
         self._process = subprocess.Popen(
             [sys.executable, str(DRIVER)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=folder,
@@ -38,7 +42,9 @@ class Driver:
     def job(self, plan: str, home: Path, repo: Path, **more: Any) -> tuple[int, dict[str, Any]]:
         """(exit code or minus the signal, what it said)."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"plan": plan, "home": str(home), "repo": str(repo), **more}) + "\n")
+        self._process.stdin.write(
+            json.dumps({"plan": plan, "home": str(home), "repo": str(repo), **more}) + "\n"
+        )
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         assert line, "the driver died"
@@ -60,7 +66,9 @@ class Scene:
         self.driver, self.home, self.repo = driver, folder / "data", folder / "shop"
         shutil.copytree(driver.template / "shop", self.repo)
         shutil.copytree(
-            driver.template / "data", self.home, ignore=lambda _, names: [n for n in names if ".sqlite3" in n or n == "bell"]
+            driver.template / "data",
+            self.home,
+            ignore=lambda _, names: [n for n in names if ".sqlite3" in n or n == "bell"],
         )
         # The backup API copies a consistent state, whatever still lies in the write-ahead log.
         with (

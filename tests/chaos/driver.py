@@ -18,7 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "huskies_site.settings")
 
-import django  # noqa: E402
+import django
 
 django.setup()
 
@@ -33,6 +33,7 @@ from pipeline import conf, datafolder, merging  # noqa: E402
 from pipeline.models import LogEvent, Process, Project, Story  # noqa: E402
 from pipeline.models.process import ProcessState  # noqa: E402
 from pipeline.processes.identity import marked_processes  # noqa: E402
+from pipeline.processes.logfile import STDOUT, read_records  # noqa: E402
 from pipeline.processes.runfolder import MARKER  # noqa: E402
 from pipeline.services import processes, projects  # noqa: E402
 from tests import factories  # noqa: E402
@@ -71,7 +72,9 @@ def use(home: str) -> None:
     settings.HUSKIES_NO_QUEUE = True
     settings.HUSKIES_UNCONFINED = True
     merging.RETRY_SECONDS = 0.1
-    settings.DATABASES["default"]["NAME"] = connections["default"].settings_dict["NAME"] = f"{home}/huskies.sqlite3"
+    settings.DATABASES["default"]["NAME"] = connections["default"].settings_dict["NAME"] = (
+        f"{home}/huskies.sqlite3"
+    )
 
 
 def prepare(job: Job) -> Job:
@@ -123,7 +126,9 @@ def look(job: Job) -> Job:
     """Every story and session as they stand, and what doctor finds."""
     sessions = Session.objects.select_related("process").order_by("pk")
     return {
-        "stories": list(Story.objects.order_by("number").values("number", "stage", "retries", "crashes", "reason")),
+        "stories": list(
+            Story.objects.order_by("number").values("number", "stage", "retries", "crashes", "reason")
+        ),
         "sessions": [
             {
                 "story": session.story.number,
@@ -133,16 +138,30 @@ def look(job: Job) -> Job:
                 "key": session.key,
                 "runner": session.process.pid if session.process else None,
                 "said": said_by(session),
+                "logged": logged_by(session),
             }
             for session in sessions
         ],
-        **({"lies": [str(lie) for lie in doctoring.lies(0)], "strays": strays()} if job.get("doctor") else {}),
+        **(
+            {"lies": [str(lie) for lie in doctoring.lies(0)], "strays": strays()} if job.get("doctor") else {}
+        ),
     }
 
 
 def said_by(session: Session) -> list[str]:
     rows = LogEvent.objects.filter(process=session.process, kind="text").order_by("seq")
     return [row.body["text"] for row in rows]
+
+
+def logged_by(session: Session) -> list[str]:
+    """The same from the bytes of its runner's log."""
+    if session.process is None or not (conf.runs() / session.key / "log").exists():
+        return []
+    records, _ = read_records(conf.runs() / session.key / "log", 0, 1 << 30)
+    lines = [
+        json.loads(record.data) for record in records if record.stream == STDOUT and record.data[:1] == b"{"
+    ]
+    return [line["body"]["text"] for line in lines if line["kind"] == "text"]
 
 
 def strays() -> list[str]:

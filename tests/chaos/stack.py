@@ -135,7 +135,9 @@ class Stack:
         return sum(path.stat().st_size for path in (self.home / "runs").glob("*/log"))
 
     def stages(self) -> list[str]:
-        with closing(sqlite3.connect(f"file:{self.home}/huskies.sqlite3?mode=ro", uri=True, timeout=20)) as database:
+        with closing(
+            sqlite3.connect(f"file:{self.home}/huskies.sqlite3?mode=ro", uri=True, timeout=20)
+        ) as database:
             return [row[0] for row in database.execute("SELECT stage FROM pipeline_story ORDER BY number")]
 
     def until(self, true: Callable[[], object], what: str, seconds: float) -> None:

@@ -13,6 +13,8 @@ from tests.chaos.conftest import TURN, Scene
 from tests.e2e.shop import script, wait_for
 from tests.factories import git
 
+pytestmark = pytest.mark.on_sqlite  # the driver's databases are SQLite, whatever the run is on
+
 ROOT = Path(__file__).resolve().parents[2]
 
 SERVER_POINTS = (
@@ -33,7 +35,13 @@ SERVER_POINTS = (
     "copy-in-trash",
 )
 # These are passed for every process of a story: agent, intake, gate, two deletes, candidate, push.
-REPEATED = ("launch-before-spawn", "launch-after-spawn", "exit-recorded", "end-before-handler", "end-inside-transaction")
+REPEATED = (
+    "launch-before-spawn",
+    "launch-after-spawn",
+    "exit-recorded",
+    "end-before-handler",
+    "end-inside-transaction",
+)
 LATER = [f"{point}:{nth}" for point in REPEATED for nth in (2, 3, 4, 5, 6)]
 LATER += [f"supervisor-in-batch:{nth}" for nth in (2, 3, 5, 8)]
 STOP_POINT = "stop-requested"
@@ -90,7 +98,9 @@ def test_git_work_that_is_killed_is_done_again(scene: Scene, point: str, alone: 
 
 @pytest.mark.parametrize("alone", [True, False], ids=["alone", "with the server"])
 @pytest.mark.parametrize("point", RUNNER_CRASH_POINTS)
-def test_an_agents_runner_that_is_killed_is_followed_by_another_session(scene: Scene, point: str, alone: bool) -> None:
+def test_an_agents_runner_that_is_killed_is_followed_by_another_session(
+    scene: Scene, point: str, alone: bool
+) -> None:
     if not alone:
         assert scene.work(crash=point, kind="agent", alone=False)[0] == -9
     said = healed(scene, **({"crash": point, "kind": "agent"} if alone else {}))

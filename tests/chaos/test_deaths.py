@@ -33,7 +33,9 @@ def test_the_work_of_an_agent_that_dies_is_kept_and_its_conversation_goes_on(sho
     story = shop.until_stage(story, "done")
     first, second = shop.sessions(story)
     assert (first.outcome, second.outcome, story.retries, story.crashes) == ("crashed", "done", 0, 0)
-    assert second.conversation == first.conversation and second.resumed and second.began_at_commit == first.saved
+    assert (
+        second.conversation == first.conversation and second.resumed and second.began_at_commit == first.saved
+    )
     assert sorted(path.name for path in shop.repo.glob("?.txt")) == ["a.txt", "b.txt"]
     shop.settled()
 
@@ -108,7 +110,9 @@ def test_a_record_that_was_cut_in_the_middle_is_no_line(shop: Shop) -> None:
 def test_of_two_supervisors_each_line_is_stored_once(shop: Shop) -> None:
     project = shop.open()
     lines = [f"line {number}" for number in range(300)]
-    story = shop.start(project, [{"say": "ready"}, wait_for(), *({"say": line} for line in lines), write("a.txt")])
+    story = shop.start(
+        project, [{"say": "ready"}, wait_for(), *({"say": line} for line in lines), write("a.txt")]
+    )
     session = shop.until_line(story, "ready")
     other = Supervisor(tick_seconds=0.001)
     try:

@@ -20,7 +20,9 @@ EVENT_MOST = 64 * 1024  # bytes of one event's body
 
 
 def of_status(name: str) -> int:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{name}:"))
+    line = next(
+        line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{name}:")
+    )
     return int(line.split()[1]) * 1024
 
 
@@ -53,12 +55,16 @@ def test_a_huge_line_is_cut_for_people_and_the_work_goes_on(
     project = shop.open(output_limit=2 * size)
     with flat():
         story = shop.start(project, [{"huge_line": size}, write("a.txt")])
-        shop.server.until(lambda: shop.fresh(story).stage == "done", what="a story that is done", seconds=60 + size / MIB)
+        shop.server.until(
+            lambda: shop.fresh(story).stage == "done", what="a story that is done", seconds=60 + size / MIB
+        )
     (session,) = shop.sessions(story)
     said = [event for event in events(shop, session.pk) if "cut" in event.body]
     assert len(said) == 1
     body = said[0].body
-    assert len(body["text"].encode()) + body["cut"] == len('{"kind": "text", "body": {"text": "') + size + len('"}}')
+    assert len(body["text"].encode()) + body["cut"] == len(
+        '{"kind": "text", "body": {"text": "'
+    ) + size + len('"}}')
     assert session.process is not None and session.process.exit["max_rss_kb"] * 1024 < RUNNER_MOST
     assert session.process.exit["dropped"] == 0
     shop.settled()
@@ -86,7 +92,14 @@ def test_endless_output_ends_at_the_cap(shop: Shop, monkeypatch: pytest.MonkeyPa
 def test_bytes_that_are_no_text_are_shown_and_stored(shop: Shop) -> None:
     hostile = '{"kind": "text", "body": {"text": "a\\u0000b \\ud800 \\u202e <script>alert(1)</script> \\u001b[31m"}}'
     deep = "[" * 50_000
-    turn = [{"bad_bytes": True}, {"print": hostile}, {"print": deep}, {"print": "{not json"}, {"print": '"x"'}, write("a.txt")]
+    turn = [
+        {"bad_bytes": True},
+        {"print": hostile},
+        {"print": deep},
+        {"print": "{not json"},
+        {"print": '"x"'},
+        write("a.txt"),
+    ]
     project = shop.open()
     story = shop.until_stage(shop.start(project, turn), "done")
     (session,) = shop.sessions(story)
@@ -101,7 +114,9 @@ def test_bytes_that_are_no_text_are_shown_and_stored(shop: Shop) -> None:
 def test_each_of_many_lines_is_stored_once_and_in_order(shop: Shop) -> None:
     lines = [f"{number:05d}" for number in range(20_000)]
     project = shop.open()
-    story = shop.until_stage(shop.start(project, [{"print": "\n".join(lines[:3000])}, {"run": "true"}, write("a.txt")]), "done")
+    story = shop.until_stage(
+        shop.start(project, [{"print": "\n".join(lines[:3000])}, {"run": "true"}, write("a.txt")]), "done"
+    )
     (session,) = shop.sessions(story)
     assert [event.body["text"] for event in events(shop, session.pk, "output")] == lines[:3000]
     shop.settled()

@@ -33,13 +33,17 @@ def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     monkeypatch.setattr(agents_conf, "STOP_GRACE_SECONDS", 0.2)
     name: str = request.param
     if name == "none":
-        monkeypatch.setattr(confine, "level_available", lambda: confine.Level("none", "Switched off by a test."))
+        monkeypatch.setattr(
+            confine, "level_available", lambda: confine.Level("none", "Switched off by a test.")
+        )
     return name
 
 
 def identities(key: str) -> list[Identity]:
     """What carries the mark of this session now."""
-    return [identity for one in marked_processes(MARKER, key) if (identity := Identity.of(one.pid)) is not None]
+    return [
+        identity for one in marked_processes(MARKER, key) if (identity := Identity.of(one.pid)) is not None
+    ]
 
 
 def until_nothing_is_alive(shop: Shop, session: Session, before: list[Identity]) -> None:
@@ -72,7 +76,9 @@ def test_nothing_of_a_stopped_agent_is_alive(shop: Shop, level: str, steps: list
 
 def test_nothing_of_an_agent_that_ended_by_itself_is_alive(shop: Shop, level: str) -> None:
     project = shop.open()
-    story = shop.start(project, [{"daemon": True}, {"fork": 2}, {"hold_stdout": True}, SETTLED, wait_for(), write("a.txt")])
+    story = shop.start(
+        project, [{"daemon": True}, {"fork": 2}, {"hold_stdout": True}, SETTLED, wait_for(), write("a.txt")]
+    )
     session = shop.until_line(story, "all are started")
     before = identities(session.key)
     assert len(before) >= 6
@@ -84,14 +90,19 @@ def test_nothing_of_an_agent_that_ended_by_itself_is_alive(shop: Shop, level: st
 
 
 def test_nothing_of_a_gate_that_is_stopped_is_alive(shop: Shop, level: str) -> None:
-    check = "setsid nohup sleep 600 >/dev/null 2>&1 & trap '' TERM; echo gate is up; while :; do sleep 600; done"
+    check = (
+        "setsid nohup sleep 600 >/dev/null 2>&1 & trap '' TERM; echo gate is up; while :; do sleep 600; done"
+    )
     project = shop.open(files={"check.sh": check})
     story = shop.start(project, [write("a.txt")])
 
     def of_gate(found: Callable[[GateRun], object]) -> Callable[[], object]:
         return lambda: (run := GateRun.objects.select_related("process").first()) and found(run)
 
-    shop.server.until(of_gate(lambda run: run.process and run.process.events.filter(kind="line").exists()), what="the gate's words")
+    shop.server.until(
+        of_gate(lambda run: run.process and run.process.events.filter(kind="line").exists()),
+        what="the gate's words",
+    )
     run = GateRun.objects.select_related("process").get()
     assert run.process is not None
     before = identities(run.process.key)

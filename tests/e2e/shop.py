@@ -71,7 +71,9 @@ class Shop(World):
 
         def said() -> bool:
             newest = self.sessions(story)[-1]
-            return any(text in json.dumps(event.body) for event in LogEvent.objects.filter(process=newest.process))
+            return any(
+                text in json.dumps(event.body) for event in LogEvent.objects.filter(process=newest.process)
+            )
 
         self.server.until(said, what=f"{text!r} of {story.label}", seconds=seconds)
         return self.sessions(story)[-1]

@@ -42,7 +42,13 @@ class Desk:
     def open(self, turns: list[Any], *, value: str = KEY, **entry: Any) -> Project:
         url = self.fake.add_scenario("desk", {"turns": turns, "api_key": KEY})
         credentials.add_credential("team", value=value, base_urls=[self.fake.url()], actor=ALICE)
-        agent = {"name": "coder-1", "runtime": "claude-code", "model": "sonnet", "base_url": url, "credential": "team"}
+        agent = {
+            "name": "coder-1",
+            "runtime": "claude-code",
+            "model": "sonnet",
+            "base_url": url,
+            "credential": "team",
+        }
         text = json.dumps({"agents": [agent], "gate": {"command": "sh check.sh"}, "max_retries": 1})
         self.repo = self.shop.repository({".huskies/project.yaml": text, "check.sh": CHECK})
         project = self.shop.add(self.repo)
@@ -59,12 +65,16 @@ class Desk:
 
     def until_waits(self, story: Story) -> Story:
         """Until its session is over and the story says what it waits for."""
-        self.shop.server.until(lambda: self.shop.fresh(story).not_before, what="a story that waits", seconds=90)
+        self.shop.server.until(
+            lambda: self.shop.fresh(story).not_before, what="a story that waits", seconds=90
+        )
         self.shop.server.idle()
         return self.shop.fresh(story)
 
     def until_stage(self, story: Story, stage: str) -> Story:
-        self.shop.server.until(lambda: self.shop.fresh(story).stage == stage, what=f"stage {stage}", seconds=120)
+        self.shop.server.until(
+            lambda: self.shop.fresh(story).stage == stage, what=f"stage {stage}", seconds=120
+        )
         self.shop.settled()
         return self.shop.fresh(story)
 
@@ -106,7 +116,9 @@ def test_it_edits_fails_the_gate_once_is_resumed_with_the_failure_and_lands(desk
     assert booked(story) == first.cost_usd + second.cost_usd > 0
     for session in (first, second):
         assert session.reported_cost_usd == pytest.approx(session.cost_usd)
-        assert KEY not in json.dumps(list(LogEvent.objects.filter(process=session.process).values_list("body", flat=True)))
+        assert KEY not in json.dumps(
+            list(LogEvent.objects.filter(process=session.process).values_list("body", flat=True))
+        )
 
 
 def test_a_refused_key_blocks_the_story_with_the_remedy_and_is_not_tried_again(desk: Desk) -> None:
@@ -156,7 +168,11 @@ def test_a_provider_that_hangs_ends_the_session_and_the_conversation_goes_on(des
     story = desk.until_stage(desk.start(desk.open(turns, inactivity_timeout=2.0)), "done")
     first, second = desk.shop.sessions(story)
     assert (first.outcome, second.outcome, story.retries) == ("hung", "done", 0)
-    assert (second.conversation, second.resumed, second.began_at_commit) == (first.conversation, True, first.saved)
+    assert (second.conversation, second.resumed, second.began_at_commit) == (
+        first.conversation,
+        True,
+        first.saved,
+    )
     # What the killed run had used is booked, although the program never said its sums.
     assert first.cost_usd > 0 and first.reported_cost_usd is None
     assert booked(story) == first.cost_usd + second.cost_usd

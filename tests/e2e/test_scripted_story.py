@@ -25,14 +25,22 @@ def test_a_story_goes_from_a_start_to_one_commit_on_the_base_branch(shop: Shop) 
 
     first, second = shop.sessions(story)
     assert (first.outcome, second.outcome) == ("done", "done")
-    assert second.conversation == first.conversation and second.resumed and second.resume_note.startswith("warm")
+    assert (
+        second.conversation == first.conversation and second.resumed and second.resume_note.startswith("warm")
+    )
     assert "the button is missing" in second.prompt and "It is red" in first.prompt
     assert (second.began_at_commit, first.base) == (first.saved, second.base)
     runs = list(GateRun.objects.filter(story=story).order_by("pk"))
-    assert [(run.purpose, run.verdict) for run in runs] == [("coding", "failed"), ("coding", "passed"), ("merge", "passed")]
+    assert [(run.purpose, run.verdict) for run in runs] == [
+        ("coding", "failed"),
+        ("coding", "passed"),
+        ("merge", "passed"),
+    ]
     assert "the button is missing" in runs[0].output and "The same tree has passed before" in runs[2].reason
     assert (story.retries, story.crashes, story.waiting_for, story.held_for) == (1, 0, "", "")
-    verbs = [verb for verb in StageChange.objects.filter(story=story).order_by("pk").values_list("verb", flat=True)]
+    verbs = [
+        verb for verb in StageChange.objects.filter(story=story).order_by("pk").values_list("verb", flat=True)
+    ]
     assert [v for v in verbs if v in ("start", "to_merge", "land", "block")] == ["start", "to_merge", "land"]
 
     head = git("rev-parse", "main", cwd=shop.repo)
@@ -63,7 +71,9 @@ def test_a_stopped_story_is_held_and_a_start_goes_on_from_its_saved_work(shop: S
     story = shop.fresh(story)
     assert (session.outcome, session.reason) == ("stopped", "Stopped by alice.")
     assert (story.stage, story.held_for, story.retries, story.crashes) == ("coding", "stopped by alice", 0, 0)
-    assert git("show", f"{session.saved}:a.txt", cwd=conf.control_path(project.key)) == "from the first session"
+    assert (
+        git("show", f"{session.saved}:a.txt", cwd=conf.control_path(project.key)) == "from the first session"
+    )
     assert not GateRun.objects.exists() and pool.auto_assign(project.pk) == 0
     with pytest.raises(NothingRunning, match="shop/1"):
         pool.stop_story(story, actor=ALICE)
@@ -71,7 +81,11 @@ def test_a_stopped_story_is_held_and_a_start_goes_on_from_its_saved_work(shop: S
     pool.start_story(story, actor=ALICE)
     story = shop.until_stage(story, "done")
     again = shop.sessions(story)[-1]
-    assert (again.began_at_commit, again.conversation, again.resumed) == (session.saved, session.conversation, True)
+    assert (again.began_at_commit, again.conversation, again.resumed) == (
+        session.saved,
+        session.conversation,
+        True,
+    )
     assert (shop.repo / "b.txt").read_text() == "from the first session\n"
     shop.settled()
 
@@ -151,5 +165,3 @@ def test_two_stories_of_one_coder_are_worked_one_after_the_other(shop: Shop) -> 
     assert [(shop.repo / name).exists() for name in ("a.txt", "b.txt")] == [True, True]
     assert shop.sessions(first)[0].ended_at <= shop.sessions(second)[0].created_at
     shop.settled()
-
-

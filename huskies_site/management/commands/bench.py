@@ -19,7 +19,9 @@ class Command(BaseCommand):
     def run_from_argv(self, argv: list[str]) -> None:
         """The benchmarks are a program of their own, with data folders of their own: it takes this process's place."""
         if find_spec("websockets") is None:
-            self.stderr.write("The benchmarks need the development packages. Use ./huskies bench, which installs them.")
+            self.stderr.write(
+                "The benchmarks need the development packages. Use ./huskies bench, which installs them."
+            )
             sys.exit(1)
         os.chdir(ROOT)
         os.environ.pop("DJANGO_SETTINGS_MODULE", None)
