@@ -213,11 +213,11 @@ def main() -> None:
                 said = run(job)
             except BaseException:
                 said = {"error": traceback.format_exc()}
-            with open(writing, "w", encoding="utf-8") as out:
+            with os.fdopen(writing, "w", encoding="utf-8") as out:
                 json.dump(said, out)
             os._exit(0)
         os.close(writing)
-        with open(reading, encoding="utf-8") as answer:
+        with os.fdopen(reading, encoding="utf-8") as answer:
             text = answer.read()
         _, status = os.waitpid(pid, 0)
         said = json.loads(text) if text else {}
