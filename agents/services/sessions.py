@@ -60,8 +60,14 @@ def confinement_for(project: Project) -> str:
 
 
 def last_saved(story: Story) -> str:
-    """The newest work of the story that a session left, "" if there is none; what the next session begins from."""
-    return story.sessions.exclude(saved="").order_by("-id").values_list("saved", flat=True).first() or ""
+    """The newest work on the story's present base that a session left, "" if there is none; what the next session begins from.
+
+    A reopened story has a new base: what it did before is on the branch already.
+    """
+    if not story.base:
+        return ""
+    rows = story.sessions.filter(base=story.base).exclude(saved="").order_by("-id")
+    return rows.values_list("saved", flat=True).first() or ""
 
 
 def conversation_to_resume(story: Story, agent: Agent) -> Session | None:

@@ -124,6 +124,21 @@ def test_a_stopped_story_is_held_until_someone_starts_it():
     assert pool.start_story(story, actor=ALICE).session is not None
 
 
+def test_a_reopened_story_begins_from_todays_base_and_not_from_its_old_work():
+    project = factories.project()
+    factories.coder(project)
+    story = factories.story(project)
+    pool.start_story(story, actor=ALICE)
+    Session.objects.update(state="ended", outcome="done", saved="3" * 40, base="1" * 40)
+    type(story).objects.filter(pk=story.pk).update(stage="done", landed="4" * 40, tip="3" * 40)
+    type(project).objects.update(tip="4" * 40)
+    story.refresh_from_db()
+    perform(story, "reopen", actor=ALICE, why="one more thing")
+    assert pool.auto_assign(project.pk) == 1
+    session = Session.objects.live().get()
+    assert (session.base, session.began_at_commit) == ("4" * 40, "")
+
+
 def test_stop_with_nothing_running_is_refused_by_name():
     story = factories.story(factories.project())
     with pytest.raises(NothingRunning, match="web/1"):
