@@ -136,6 +136,8 @@ class LineParser:
         judged = self._judged()
         if exit is not None and self._main_end.get("outcome"):
             exit = {**exit, **self._main_end}
+        if exit is None and judged == "success":
+            return Outcome("done", "The agent finished its turn, and its runner was killed after that.")
         known = without_result(
             exit, started=self._started, stderr=self._stderr, said_success=judged == "success"
         )

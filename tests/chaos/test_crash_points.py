@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,6 +45,8 @@ REPEATED = (
 )
 LATER = [f"{point}:{nth}" for point in REPEATED for nth in (2, 3, 4, 5, 6)]
 LATER += [f"supervisor-in-batch:{nth}" for nth in (2, 3, 5, 8)]
+# The first child of an agent's runner is its checkout, the second is the agent.
+OF_THE_AGENT = ("runner-child-started:2", "runner-child-exited:2")
 STOP_POINT = "stop-requested"
 KIND_OF = {"intake": "intake", "candidate": "candidate", "land": "land"}
 
@@ -52,7 +55,7 @@ def kind_of(point: str) -> str:
     return KIND_OF[point.partition("-")[0]]
 
 
-def healed(scene: Scene, **more: object) -> dict[str, object]:
+def healed(scene: Scene, **more: object) -> dict[str, Any]:
     """The next start, and all that must be true when the story is done."""
     status, said = scene.work(**more)
     assert status == 0
@@ -97,7 +100,7 @@ def test_git_work_that_is_killed_is_done_again(scene: Scene, point: str, alone: 
 
 
 @pytest.mark.parametrize("alone", [True, False], ids=["alone", "with the server"])
-@pytest.mark.parametrize("point", RUNNER_CRASH_POINTS)
+@pytest.mark.parametrize("point", (*RUNNER_CRASH_POINTS, *OF_THE_AGENT))
 def test_an_agents_runner_that_is_killed_is_followed_by_another_session(
     scene: Scene, point: str, alone: bool
 ) -> None:
@@ -107,9 +110,11 @@ def test_an_agents_runner_that_is_killed_is_followed_by_another_session(
     first, *rest = said["outcomes"]
     if point == "runner-after-lock":  # nothing had begun: the launch is made once more
         assert (first, rest) in (("done", []), ("not_started", ["done"]))
+    elif first == "done":  # its last words were in the log: the work is judged, not done again
+        assert point in ("runner-before-exit", "runner-child-exited:2") and (rest, said["cut"]) == ([], 1)
     else:
-        assert first in ("lost", "not_started") and rest == ["done"]
-        assert said["cut"] == 1
+        assert first in ("lost", "not_started") and rest == ["done"] and said["cut"] == 1
+        assert point != "runner-before-exit"
 
 
 @pytest.mark.parametrize("kind", ["gate", "intake", "candidate", "land", "discard"])

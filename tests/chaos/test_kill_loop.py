@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +68,11 @@ class Loop:
             print(f"round {round_}: {victim} is killed {wanted} bytes on")
             self.release(round_)
             # Nothing more may come: then the instant is the end of the round's words.
-            self.stack.until(
-                lambda b=before, w=wanted, r=round_: self.reached(b + w, r), f"round {round_}", seconds=30
-            )  # type: ignore[misc]
+            reached = partial(self.reached, before + wanted, round_)
+            self.stack.until(reached, f"the instant of round {round_}", seconds=30)
             alive = self.at_work()
             self.stack.kill(victim, chance)
-            if victim in SERVER_PARTS and round_ + 1 < self.rounds:
+            if set(victims) <= set(SERVER_PARTS) and round_ + 1 < self.rounds:
                 assert self.at_work() >= alive, f"the death of {victim} took an agent with it"
             self.stack.mend()
         self.finish()

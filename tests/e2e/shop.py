@@ -9,7 +9,7 @@ from typing import Any
 from agents.models import Session
 from agents.services import pool
 from pipeline import conf
-from pipeline.models import LogEvent, Project, Story
+from pipeline.models import LogEvent, Process, Project, Story
 from pipeline.processes.identity import marked_processes
 from pipeline.processes.runfolder import MARKER
 from tests import factories
@@ -88,6 +88,13 @@ class Shop(World):
 
     def go(self, session: Session) -> None:
         (conf.copy_path(session.key) / GO).touch()
+
+    def process(self, session: Session) -> Process:
+        """The agent's own process, as it is now."""
+        return Process.objects.get(pk=session.process_id or 0)
+
+    def exit_of(self, process: Process) -> dict[str, Any]:
+        return Process.objects.get(pk=process.pk).exit or {}
 
     def settled(self) -> None:
         """Nothing runs, no slot is held, no copy is left, and no process carries a marker of ours."""

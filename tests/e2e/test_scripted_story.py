@@ -163,5 +163,6 @@ def test_two_stories_of_one_coder_are_worked_one_after_the_other(shop: Shop) -> 
     for story in (first, second):
         shop.until_stage(story, "done")
     assert [(shop.repo / name).exists() for name in ("a.txt", "b.txt")] == [True, True]
-    assert shop.sessions(first)[0].ended_at <= shop.sessions(second)[0].created_at
+    ended = shop.sessions(first)[0].ended_at
+    assert ended is not None and ended <= shop.sessions(second)[0].created_at
     shop.settled()
