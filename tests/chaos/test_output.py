@@ -11,7 +11,7 @@ import pytest
 
 from agents import conf as agents_conf
 from pipeline.models import LogEvent, Process
-from tests.e2e.shop import Shop, Step, write
+from tests.e2e.shop import Shop, Step, project_file, write
 
 MIB = 1 << 20
 RUNNER_MOST = 16 * MIB
@@ -122,8 +122,9 @@ def test_each_of_many_lines_is_stored_once_and_in_order(shop: Shop) -> None:
 
 
 def test_a_gate_that_prints_without_end_keeps_its_head_and_its_tail(shop: Shop) -> None:
-    check = "echo the first line; head -c 12000000 /dev/zero | tr '\\0' 'x' | fold -w 100; echo; echo the last line; exit 1\n"
-    project = shop.open(files={"check.sh": check}, max_retries=1)
+    check = "echo the first line; head -c 3000000 /dev/zero | tr '\\0' 'x' | fold -w 100; echo; echo the last line; exit 1\n"
+    file = project_file(max_retries=1).replace("check.sh\n", "check.sh\n  output_limit: 1000000\n")
+    project = shop.open(files={"check.sh": check, ".huskies/project.yaml": file})
     with flat():
         story = shop.until_stage(shop.start(project, [write("a.txt")]), "blocked")
     run = story.gate_runs.order_by("pk")[0]
