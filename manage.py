@@ -22,7 +22,7 @@ def main() -> None:
 
         Command().run_from_argv(sys.argv)
     try:
-        execute_from_command_line(sys.argv)
+        execute_from_command_line(["huskies", *sys.argv[1:]])
     except ImproperlyConfigured as error:
         sys.exit(f"huskies: {error}")
 

@@ -1,8 +1,15 @@
 """Forms of the agents app."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 from django import forms
 
 from agents.models.credential import CredentialKind
+from agents.models.limit import Period, Scope
+from pipeline.models import Project
 
 
 class CredentialForm(forms.Form):
@@ -17,3 +24,57 @@ class CredentialForm(forms.Form):
         label="Addresses it may be sent to",
         help_text="Separated by spaces; empty = the provider's own.",
     )
+
+
+class SubjectForm(forms.Form):
+    """What is limited: a scope and a name in it. On a project's page a bare agent or number is one of the project's, and empty is the project."""
+
+    scope = forms.ChoiceField(label="Of")
+    subject = forms.CharField(
+        required=False,
+        max_length=200,
+        label="Name",
+        help_text="A host, project, person, role, model, PROJECT/AGENT or PROJECT/NUMBER; empty = each.",
+    )
+    why = forms.CharField(required=False, max_length=500, label="Why, for the history")
+
+    def __init__(self, *args: Any, scopes: Sequence[str], project: Project | None, **kwargs: Any) -> None:
+        super().__init__(*args, auto_id=f"{type(self).__name__}-%s", **kwargs)
+        self.project = project
+        field = self.fields["scope"]
+        assert isinstance(field, forms.ChoiceField)  # noqa: S101
+        field.choices = [(scope, Scope(scope).label) for scope in scopes]
+        if project is not None:
+            self.fields["subject"].help_text = "An agent's name, or a story's number; empty for the project."
+
+    def clean(self) -> dict[str, Any]:
+        values: dict[str, Any] = super().clean() or self.cleaned_data
+        if self.project is not None and "subject" in values:
+            values["subject"] = self._within(self.project, values.get("scope", ""), values["subject"].strip())
+        return values
+
+    def _within(self, project: Project, scope: str, name: str) -> str:
+        """A name of the project's own things, whatever was written: its page changes nothing else."""
+        if scope in (Scope.PROJECT, Scope.REVIEW):
+            return project.name
+        own = name.removeprefix(f"{project.name}/").lstrip("#")
+        if not own or "/" in own:
+            raise forms.ValidationError("Name an agent, or a story by its number, of this project.")
+        return f"{project.name}/{own}"
+
+
+class LimitForm(SubjectForm):
+    most = forms.IntegerField(required=False, min_value=0, label="At most", help_text="0 = nothing starts.")
+
+
+class BudgetForm(SubjectForm):
+    period = forms.ChoiceField(choices=Period.choices)
+    usd = forms.DecimalField(
+        required=False,
+        min_value=0,
+        max_digits=14,
+        decimal_places=6,
+        label="US dollars",
+        help_text="Empty = no limit.",
+    )
+    tokens = forms.IntegerField(required=False, min_value=0, help_text="Empty = no limit.")

@@ -35,9 +35,10 @@ def sync_agents(sender: Any, *, project: Project, file: ProjectFile, **_: Any) -
                 "entry": entry.to_json(),
                 "position": position,
                 "configured": True,
-                "paused_for": "",
             },
         )
+    # A pause of the server's may be over with a new file (a bad model, say); a person's is theirs to end.
+    Agent.objects.filter(project=project, name__in=named, paused_by="").update(paused_for="")
     Agent.objects.filter(project=project).exclude(name__in=named).update(configured=False)
     taskqueue.enqueue("agents.tasks.assign", project.pk)
 

@@ -7,7 +7,7 @@ def register() -> None:
     from agents import cards, receivers, shapes
     from agents.agentfile import SECTION, AgentsParser
     from agents.runtimes import RUNTIMES
-    from agents.services import pool, saving, sessions
+    from agents.services import assigning, looking, saving, sessions
     from pipeline import kinds, merging, sweeps
     from pipeline.live import topics
     from pipeline.projectfile import register_section
@@ -15,8 +15,9 @@ def register() -> None:
     register_section(SECTION, AgentsParser({name: runtime.keys for name, runtime in RUNTIMES.items()}))
     kinds.register("agent", sessions.AgentHandler())
     kinds.register("intake", saving.IntakeHandler())
-    sweeps.register("assign", 2.0, pool.auto_assign_all)
+    sweeps.register("assign", 2.0, assigning.auto_assign)
     sweeps.register("sessions", 2.0, sessions.sweep)
+    merging.busy.append(looking.masters)
     merging.trailers.append(receivers.agent_trailers)
     topics.card_context.append(cards.of_stories)
     receivers.connect()

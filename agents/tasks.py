@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from agents.services import pool, sessions
+from agents.services import assigning, sessions
 
 
 def assign(project_id: int) -> None:
-    pool.auto_assign(project_id)
+    """Something changed in a project; what it frees may serve another one."""
+    assigning.auto_assign()
 
 
 def stop(session_id: int) -> None:

@@ -1,13 +1,20 @@
-"""Pages of agents and sessions."""
+"""Pages of agents, sessions and limits."""
 
 from django.urls import path
 
-from agents import views
+from agents import agent_views, limit_views, views
 
 urlpatterns = [
+    path("agents/", agent_views.all_agents, name="all-agents"),
+    path("limits/", limit_views.server_limits, name="limits"),
+    path("limits/set/", limit_views.server_limit_set, name="limit-set"),
     path("sessions/<int:pk>/", views.session, name="session"),
     path("credentials/", views.credential_list, name="credentials"),
     path("next-steps/", views.next_steps, name="next-steps"),
+    path("p/<slug:name>/agents/", agent_views.project_agents, name="agents"),
+    path("p/<slug:name>/agents/<slug:agent>/do/<slug:verb>/", agent_views.agent_do, name="agent-do"),
+    path("p/<slug:name>/limits/", limit_views.project_limits, name="project-limits"),
+    path("p/<slug:name>/limits/set/", limit_views.project_limit_set, name="project-limit-set"),
     path("p/<slug:name>/<int:number>/start/", views.story_start, name="story-start"),
     path("p/<slug:name>/<int:number>/stop/", views.story_stop, name="story-stop"),
 ]

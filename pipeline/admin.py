@@ -75,7 +75,7 @@ class StoryAdmin(ReadOnly):
 
 @admin.register(models.Project)
 class ProjectAdmin(ReadOnly):
-    list_display = ("name", "state", "source", "base_branch", "limit", "open_page")
+    list_display = ("name", "state", "source", "base_branch", "open_page")
     list_filter = ("state",)
 
     @admin.display(description="page")
@@ -91,7 +91,7 @@ class ProjectAdmin(ReadOnly):
 
 @admin.register(models.Capacity)
 class CapacityAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    list_display = ("limit", "draining", "epoch")
+    list_display = ("draining", "epoch")
     readonly_fields = ("epoch",)
 
     def has_add_permission(self, request: HttpRequest) -> bool:

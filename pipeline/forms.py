@@ -61,7 +61,7 @@ class ProjectForm(forms.Form):
 class ProjectSettingsForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = Project
-        fields = ["limit", "unconfined_allowed"]
+        fields = ["unconfined_allowed"]
 
 
 class MemberForm(forms.Form):

@@ -15,6 +15,8 @@ RETRY_SECONDS = 15.0
 PATIENT_SECONDS = 60.0  # after so many tries a person is not about to clean up this minute
 TRIES_BEFORE_PATIENCE = 40
 
+busy: list[Callable[[int], set[int]]] = []
+"""Floors above add here which stories of a project somebody works on: the merge queue leaves them alone meanwhile."""
 trailers: list[Callable[[Story], list[tuple[str, str]]]] = []
 """Floors above add here who worked on a story, as trailers of its commit."""
 

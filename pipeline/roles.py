@@ -42,6 +42,7 @@ MAY: dict[str, Role] = {
     "story.send_back": Role.DEVELOPER,
     "story.retry_merge": Role.DEVELOPER,
     "story.freeze": Role.OPERATOR,
+    "story.delete": Role.OPERATOR,
     "story.approve_files": Role.ADMIN,
     "session.stop": Role.DEVELOPER,
     "project.refresh": Role.OPERATOR,
@@ -51,7 +52,10 @@ MAY: dict[str, Role] = {
     "demo.start": Role.ADMIN,
     "credential.edit": Role.ADMIN,
     "member.edit": Role.ADMIN,
+    "agent.pause": Role.OPERATOR,
+    "agent.assign": Role.DEVELOPER,
     "limit.edit": Role.OPERATOR,
+    "budget.edit": Role.OPERATOR,
 }
 
 

@@ -40,7 +40,15 @@ _TABLE = (
     ),
     Verb("to_qa", "To QA", (S.CODING,), S.QA, None, "The gate is green; someone looks at it."),
     Verb("to_merge", "To merge", (S.CODING,), S.MERGE, None, "The gate is green and no QA is asked for."),
-    Verb("approve", "Approve", (S.QA,), S.MERGE, "story.approve", "Land it on the base branch."),
+    Verb(
+        "approve",
+        "Approve",
+        (S.QA,),
+        S.MERGE,
+        "story.approve",
+        "Land it on the base branch.",
+        stops_work=True,
+    ),
     Verb(
         "reject",
         "Reject",
@@ -49,6 +57,7 @@ _TABLE = (
         "story.reject",
         "Back to the coder with your notes.",
         asks_why=True,
+        stops_work=True,
     ),
     Verb(
         "merge_failed", "Merge failed", (S.MERGE,), S.MERGE_FAILURE, None, "It could not be landed as it is."

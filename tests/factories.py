@@ -8,7 +8,7 @@ from typing import Any
 
 from django.contrib.auth.models import User
 
-from agents.models import Agent
+from agents.models import Agent, Limit
 from pipeline import conf
 from pipeline.actors import Actor
 from pipeline.models import Capacity, Membership, Project, ProjectVersion, Story
@@ -54,7 +54,8 @@ def commit_files(folder: Path, files: dict[str, str], message: str) -> str:
 
 
 def capacity(limit: int = 100) -> Capacity:
-    return Capacity.objects.update_or_create(pk=1, defaults={"limit": limit})[0]
+    Limit.objects.update_or_create(scope="server", defaults={"most": limit})
+    return Capacity.objects.get_or_create(pk=1)[0]
 
 
 def project(name: str = "web", **values: Any) -> Project:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from agents.services import pool
+from agents.services import assigning
 from pipeline import conf
 from pipeline.models import Process, Project
 from pipeline.models.process import ProcessState
@@ -30,7 +30,7 @@ class Server:
             processes.launch(pk)
         self.supervisor.scan()
         self.supervisor.step()
-        pool.auto_assign_all()
+        assigning.auto_assign()
         for pk in Project.objects.values_list("pk", flat=True):
             merges.advance(pk)
 

@@ -31,6 +31,12 @@ class Agent(models.Model):
         max_length=500, blank=True, help_text="Why it takes nothing new; empty = it works."
     )
 
+    paused_by = models.CharField(
+        max_length=150,
+        blank=True,
+        help_text="The person who paused it; empty = the server did, and a new project file ends that.",
+    )
+
     objects = AgentQuerySet.as_manager()
 
     class Meta:

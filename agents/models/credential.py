@@ -27,6 +27,9 @@ class Credential(models.Model):
         max_length=500, blank=True, help_text="Why nothing starts with it: refused, or out of money."
     )
     paused_until = models.DateTimeField(null=True, blank=True)
+    throttled_until = models.DateTimeField(
+        null=True, blank=True, help_text="The provider warned: it is near its limit until then."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     def __str__(self) -> str:

@@ -8,7 +8,7 @@ from django.db.models import Q
 
 from agents.models.agent import Agent
 from agents.models.credential import Credential
-from agents.states import LIVE, Role, State
+from agents.states import LIVE, Outcome, Role, State, StopCause
 from pipeline.models import Process, Project, Story
 
 
@@ -30,7 +30,11 @@ class Session(models.Model):
     fence = models.PositiveBigIntegerField()
     host = models.CharField(max_length=255)
     started_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
+        settings.AUTH_USER_MODEL,
+        on_delete=models.SET_NULL,
+        null=True,
+        related_name="+",
+        help_text="The person it works for: who pressed start, else the story's owner.",
     )
 
     state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
@@ -49,11 +53,24 @@ class Session(models.Model):
     sandbox = models.CharField(max_length=20, blank=True)
     stop_requested_at = models.DateTimeField(null=True)
     stop_requested_by = models.CharField(max_length=150, blank=True)
+    stop_cause = models.CharField(
+        max_length=20, choices=StopCause.choices, blank=True, help_text="Why it was asked to stop."
+    )
     told = models.JSONField(
         null=True, help_text="What the runtime's parser said of the end: kind, reason, until."
     )
 
-    outcome = models.CharField(max_length=20, blank=True)
+    turns = models.PositiveIntegerField(default=0, help_text="The model's turns so far.")
+    tool_turns = models.PositiveIntegerField(default=0, help_text="Those of them that used a tool.")
+    peak_memory = models.PositiveBigIntegerField(default=0, help_text="Bytes, of all its processes together.")
+    throttled = models.BooleanField(default=False, help_text="The provider warned that a limit is near.")
+    warned_at = models.DateTimeField(null=True, help_text="When it was told that a limit of its own is near.")
+    suspect_since = models.DateTimeField(null=True, help_text="Since when nothing is heard of its host.")
+    news_upto = models.PositiveBigIntegerField(
+        default=0, help_text="The last event of its project that it, or what went before it, was told."
+    )
+
+    outcome = models.CharField(max_length=20, choices=Outcome.choices, blank=True)
     reason = models.TextField(blank=True)
     saved = models.CharField(
         max_length=64, blank=True, help_text="The commit at refs/huskies/sessions/<key>."
@@ -85,14 +102,22 @@ class Session(models.Model):
                 condition=Q(state__in=LIVE) & ~Q(role="other"),
                 name="one_live_session_per_story_and_role",
             ),
-            models.UniqueConstraint(fields=["story", "fence"], name="a_fence_is_given_out_once"),
+            # `other` agents look on under the fence that holds: their start must not make a coder's result stale.
+            models.UniqueConstraint(
+                fields=["story", "fence"], condition=~Q(role="other"), name="a_fence_is_given_out_once"
+            ),
+            models.CheckConstraint(
+                condition=Q(outcome__in=["", *Outcome.values]), name="session_outcome_is_known"
+            ),
             models.CheckConstraint(condition=Q(state__in=State.values), name="session_state_is_known"),
             models.CheckConstraint(
                 condition=~Q(state="ended") | ~Q(outcome=""), name="an_ended_session_has_an_outcome"
             ),
         ]
         indexes = [
-            models.Index(fields=["project", "state"], name="session_live", condition=~Q(state="ended"))
+            models.Index(fields=["project", "state"], name="session_live", condition=~Q(state="ended")),
+            models.Index(fields=["started_by", "id"], name="session_by_person"),
+            models.Index(fields=["project", "id"], name="session_by_project"),
         ]
 
     def __str__(self) -> str:

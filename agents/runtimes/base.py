@@ -43,12 +43,18 @@ OutcomeKind = Literal[
     "crashed",
     "lost",
     "hung",
+    "wall_limit",
     "output_limit",
 ]
+"""What a parser may say: those of agents.states.Outcome that a program's output and exit can tell. The rest only the server knows."""
 
 
 class LaunchRefused(ValueError):
     """The session cannot be launched as its agent is configured; the message says what to change."""
+
+
+class ProgramMissing(LaunchRefused):
+    """The runtime's program is not on this host: no session of it can begin here."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +149,8 @@ class Event:
 class Outcome:
     """How a session ended. `reason` is a sentence with the remedy; `until` is epoch seconds.
 
-    `detail` is a word for code that must tell cases of one kind apart, such as
-    `conversation_missing` (the next session begins a new conversation).
+    `detail` is a word for code that must tell cases of one kind apart: `conversation_missing` and `conversation_in_use` (the next
+    session begins a new conversation), `program` (it did not get to its first event: the program is unfit on this host).
     """
 
     kind: OutcomeKind

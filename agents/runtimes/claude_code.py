@@ -24,7 +24,7 @@ from typing import Any
 from pipeline.processes.confine import allowed_environment
 from pipeline.processes.probe import ask_program
 
-from .base import Command, FileOp, Found, Launch, LaunchRefused, Redact
+from .base import Command, FileOp, Found, Launch, LaunchRefused, ProgramMissing, Redact
 from .claude_stream import ClaudeParser
 
 DEFAULT_MODEL = "sonnet"
@@ -53,7 +53,7 @@ class ClaudeCode:
         """The program's command line; raises `LaunchRefused` for what it cannot be given."""
         program = find_program()
         if program is None:
-            raise LaunchRefused(f"Claude Code is not found on this host. {INSTALL}")
+            raise ProgramMissing(f"Claude Code is not found on this host. {INSTALL}")
         free = launch.level == "bubblewrap"
         argv = [
             str(program),

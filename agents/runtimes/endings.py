@@ -52,13 +52,15 @@ def without_result(
         )
     if how == "timeout":
         return Outcome(
-            "hung", "The program ran longer than its time limit and was ended.", detail="time_limit"
+            "wall_limit", "The program ran longer than its time limit (max_session_time) and was ended."
         )
     if how == "output_limit":
         return Outcome("output_limit", "The program printed more than its output limit and was ended.")
     if how == "spawn_failed":
         return Outcome(
-            "config", f"The program could not be started.{_said(stderr)} Check that it is installed."
+            "config",
+            f"The program could not be started.{_said(stderr)} Check that it is installed.",
+            detail="program",
         )
     if how == "step_failed" and not exit.get("main_started", False):
         step = clip(str(exit.get("step") or "?"), 100)[0]
@@ -80,6 +82,7 @@ def _by_code(exit: Mapping[str, Any], started: bool, stderr: str, said_success: 
             "config",
             f"The program ended {end} before its first event.{_said(stderr)} "
             "Check its version and the agent's settings.",
+            detail="program",
         )
     return Outcome("crashed", f"The program ended {end} without a result.{_said(stderr)}")
 

@@ -141,6 +141,6 @@ class LineParser:
         known = without_result(
             exit, started=self._started, stderr=self._stderr, said_success=judged == "success"
         )
-        if known.kind in ("stopped", "lost", "hung", "output_limit"):
+        if known.kind in ("stopped", "lost", "hung", "wall_limit", "output_limit"):
             return known  # the runner ended it: what the program said before does not count
         return judged if isinstance(judged, Outcome) else known

@@ -16,7 +16,8 @@ from django.utils import timezone
 
 from agents import conf as agents_conf
 from agents.models import Session
-from agents.services import logins
+from agents.services import logins, looking
+from agents.states import Role
 from pipeline import conf, events, moves, taskqueue
 from pipeline.actors import SERVER
 from pipeline.git.control import read_ref, set_story_branch
@@ -87,12 +88,18 @@ def conclude(session: Session, said: dict[str, Any] | None) -> None:
         processes.prepare("discard", project=session.project, request={"copy": session.key})
     story = Story.objects.select_for_update(of=("self",)).select_related("project").get(pk=session.story_id)
     current = story.fence == session.fence
-    if saved and (current or story.held_for or story.stage == Stage.BACKLOG):
+    works = session.role in (
+        Role.CODER,
+        Role.MERGEMASTER,
+    )  # what others change is kept, and is not the story's
+    if saved and works and (current or story.held_for or story.stage == Stage.BACKLOG):
         Story.objects.filter(pk=story.pk).update(tip=saved)
         story.tip = saved
         follow_branch(story)
-    if current and story.stage == Stage.CODING:
+    if current and story.stage == Stage.CODING and session.role == Role.CODER:
         carry_out(story, session, decision, work)
+    elif current and session.role != Role.CODER:
+        looking.concluded(story, session, outcome, decision, work)
     else:
         moves.note(
             story,

@@ -6,7 +6,6 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from django.conf import settings
 from django.core.management import call_command
 from django.db import transaction
 from django.utils import timezone
@@ -30,7 +29,7 @@ def set_up() -> dict[str, Any]:
     folder_epoch = read_epoch(conf.home())
     level = confine.level_available()
     with transaction.atomic():
-        Capacity.objects.get_or_create(pk=1, defaults={"limit": settings.HUSKIES_SERVER_LIMIT})
+        Capacity.objects.get_or_create(pk=1)
         capacity = Capacity.lock()
         # The folder runs ahead only when the database was put back from an older copy (rules.md, window 32).
         restored = folder_epoch > capacity.epoch

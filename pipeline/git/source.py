@@ -127,12 +127,10 @@ def choose_base(source: Source, heads: Heads, wanted: str | None) -> str:
         _no(source.address, "empty", "it is empty: push a first commit to it, then add it again")
     shown = sorted(heads.branches)
     if wanted is None and heads.head is None:
-        _no(
-            source.address,
-            "detached",
-            f"its HEAD is detached: name the base branch, one of {listed(shown)}",
-            branches=shown,
-        )
+        # git says nothing of a HEAD whose branch is not there.
+        what = "its HEAD is detached" if heads.head_commit else "its HEAD names a branch that does not exist"
+        reason = f"{what}: name the base branch, one of {listed(shown)}"
+        _no(source.address, "detached" if heads.head_commit else "missing_base", reason, branches=shown)
     base = wanted or heads.head or ""
     if base not in heads.branches:
         reason = f"it has no branch {base}: name one of {listed(shown)} as the base branch, or create it"

@@ -1,13 +1,10 @@
 """The row that every claim locks exists from the first moment."""
 
-from django.conf import settings
 from django.db import migrations
 
 
 def make_row(apps, schema_editor):
-    apps.get_model("pipeline", "Capacity").objects.get_or_create(
-        pk=1, defaults={"limit": settings.HUSKIES_SERVER_LIMIT}
-    )
+    apps.get_model("pipeline", "Capacity").objects.get_or_create(pk=1)
 
 
 class Migration(migrations.Migration):

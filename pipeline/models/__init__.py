@@ -5,12 +5,14 @@ from pipeline.models.gate import GateRun
 from pipeline.models.merge import Merge
 from pipeline.models.process import LogEvent, Process
 from pipeline.models.project import Membership, Project, ProjectVersion
-from pipeline.models.server import Capacity, Host
-from pipeline.models.story import Criterion, StageChange, Story
+from pipeline.models.server import Act, Capacity, Host
+from pipeline.models.story import Criterion, Dependency, StageChange, Story
 
 __all__ = [
+    "Act",
     "Capacity",
     "Criterion",
+    "Dependency",
     "Event",
     "EventCounter",
     "GateRun",

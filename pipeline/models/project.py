@@ -63,9 +63,6 @@ class Project(models.Model):
         editable=False,
         help_text="The newest commit of the base branch that the server has seen.",
     )
-    limit = models.PositiveIntegerField(
-        null=True, blank=True, help_text="How many agents may work on it at once; empty = no own limit."
-    )
     next_number = models.PositiveIntegerField(default=1, editable=False)
     unconfined_allowed = models.BooleanField(
         default=False, help_text="Agents may run without bubblewrap (edits only). For admins."

@@ -8,9 +8,6 @@ from django.db import models
 class Capacity(models.Model):
     """The one row (pk=1) that every claim and every change of a limit locks first (rules.md, Claims and fences)."""
 
-    limit = models.PositiveIntegerField(
-        default=8, help_text="How many agents may run at once on the whole server."
-    )
     epoch = models.PositiveBigIntegerField(
         default=0,
         help_text="Grows with every `up`; a smaller one than the data folder's means a restored backup.",
@@ -22,12 +19,28 @@ class Capacity(models.Model):
         constraints = [models.CheckConstraint(condition=models.Q(pk=1), name="capacity_is_one_row")]
 
     def __str__(self) -> str:
-        return f"at most {self.limit} agents at once"
+        return "draining: it starts nothing new" if self.draining else "starting what is asked for"
 
     @classmethod
     def lock(cls) -> Capacity:
         """The row, locked until the transaction ends. Counts and limits are read by later statements only."""
         return cls.objects.select_for_update().get(pk=1)
+
+
+class Act(models.Model):
+    """What a person or the server did outside any story: a limit changed, an agent paused, a host drained. Rows are never edited."""
+
+    actor = models.CharField(max_length=150, help_text="A person's name, or `server`.")
+    verb = models.CharField(max_length=30)
+    subject = models.CharField(max_length=300, help_text="Such as `agent web/coder-1` or `the server's limit`.")
+    why = models.TextField(blank=True)
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return f"{self.actor}: {self.verb} {self.subject}"
 
 
 class Host(models.Model):
@@ -42,6 +55,15 @@ class Host(models.Model):
         max_length=20, blank=True, help_text="The strongest confinement that works here."
     )
     level_reason = models.TextField(blank=True)
+    draining = models.BooleanField(default=False, help_text="It finishes what runs and takes nothing new.")
+    suspect_since = models.DateTimeField(
+        null=True,
+        editable=False,
+        help_text="Since when nothing is heard of it; its sessions are kept for it.",
+    )
+    lost_at = models.DateTimeField(
+        null=True, editable=False, help_text="When it was given up: its sessions were ended as lost."
+    )
 
     def __str__(self) -> str:
         return self.name

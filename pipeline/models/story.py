@@ -58,6 +58,14 @@ class Story(models.Model):
     owner = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
     )
+    priority = models.SmallIntegerField(
+        default=0, help_text="Higher goes first; each ageing period waited counts as one more."
+    )
+    any_agent_after = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        help_text="Minutes after which any agent may take it although it names one; empty = never.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     stage = models.CharField(max_length=20, choices=Stage.choices, default=Stage.BACKLOG, editable=False)
@@ -77,6 +85,20 @@ class Story(models.Model):
     frozen = models.BooleanField(default=False, editable=False)
     waiting_for = models.TextField(
         blank=True, editable=False, help_text="What the story waits for just now; empty = nothing."
+    )
+    waiting_since = models.DateTimeField(
+        null=True, editable=False, help_text="Since when it waits for an agent; empty = it does not."
+    )
+    asked_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.SET_NULL,
+        null=True,
+        editable=False,
+        related_name="+",
+        help_text="The person who pressed start; the agents' time is counted as theirs.",
+    )
+    deleting = models.CharField(
+        max_length=150, blank=True, editable=False, help_text="Who deleted it; it goes once nothing of it runs."
     )
     not_before = models.DateTimeField(
         null=True, editable=False, help_text="A provider asked us to wait until then."
@@ -100,6 +122,12 @@ class Story(models.Model):
     )
     retries = models.PositiveIntegerField(default=0, editable=False)
     crashes = models.PositiveIntegerField(default=0, editable=False)
+    idle_sessions = models.PositiveIntegerField(
+        default=0, editable=False, help_text="Sessions in a row without any change or new file read."
+    )
+    idle_total = models.PositiveIntegerField(
+        default=0, editable=False, help_text="Sessions without any change since a person started it."
+    )
     base = models.CharField(
         max_length=64,
         blank=True,
@@ -176,6 +204,25 @@ class Criterion(models.Model):
 
     def __str__(self) -> str:
         return self.text
+
+
+class Dependency(models.Model):
+    """A story waits for another of its project to be done or archived. `on` is empty once that one was deleted: a person decides."""
+
+    story = models.ForeignKey(Story, on_delete=models.CASCADE, related_name="dependencies")
+    on = models.ForeignKey(Story, on_delete=models.SET_NULL, null=True, related_name="dependents")
+    number = models.PositiveIntegerField(help_text="The number of the story waited for, kept when it goes.")
+
+    class Meta:
+        ordering = ["number"]
+        verbose_name_plural = "dependencies"
+        constraints = [
+            models.UniqueConstraint(fields=["story", "number"], name="a_dependency_is_named_once"),
+            models.CheckConstraint(condition=~Q(story=models.F("on")), name="no_story_waits_for_itself"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.story_id} waits for #{self.number}"
 
 
 class StageChange(models.Model):

@@ -21,7 +21,7 @@ from pipeline.models.gate import GateState, Verdict
 from pipeline.models.process import ProcessState
 from pipeline.models.story import Kind
 from pipeline.processes import confine
-from pipeline.projectfile import gate_hash, touched
+from pipeline.projectfile import ProjectFile, gate_hash, touched
 from pipeline.projectfile.schema import command_label
 from pipeline.services import processes, projectfiles
 from pipeline.stages import Stage
@@ -195,7 +195,7 @@ def accept(story: Story, *, run: GateRun) -> Story:
     """Where green work goes: to the merge queue, or to QA with the sentence that says whom it waits for."""
     file = projectfiles.active_file(story.project)
     no_gate = run.verdict == Verdict.SKIPPED
-    mode = "human" if story.kind == Kind.SPIKE or no_gate else story.qa or file.default_qa
+    mode = "human" if no_gate else qa_mode(story, file)
     needs = files_to_approve(story, run.commit)
     fields = {"needs_approval": needs, "next_prompt": "", "next_kind": ""}
     why = run.reason or f"gate run {run.pk} passed on {run.commit[:8]}"
@@ -217,6 +217,11 @@ def accept(story: Story, *, run: GateRun) -> Story:
     except TransitionRefused as refused:
         moves.note(story, "gate", actor=SERVER, why=refused.message)
         return story
+
+
+def qa_mode(story: Story, file: ProjectFile) -> str:
+    """Who looks at the story's green work: server (nobody), human or agent. Spikes, and work without a gate, are for a person."""
+    return "human" if story.kind == Kind.SPIKE or file.gate is None else story.qa or file.default_qa
 
 
 def files_to_approve(story: Story, commit: str, *, base: str = "", base_is_tip: bool = False) -> str:

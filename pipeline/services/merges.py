@@ -82,7 +82,8 @@ def retry_now(project: Project, *, actor: Actor) -> None:
 
 def _begin_next(project: Project) -> None:
     stories = Story.objects.filter(project=project, stage=Stage.MERGE, needs_approval="").unhindered()
-    first = stories.order_by("number").first()
+    taken = {pk for find in merging.busy for pk in find(project.pk)}
+    first = stories.exclude(pk__in=taken).order_by("number").first()
     if first is None:
         return
     story = landing.locked(first.pk)

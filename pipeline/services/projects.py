@@ -14,7 +14,7 @@ from django.utils.text import slugify
 
 from pipeline import conf, events, kinds, signals
 from pipeline.actors import Actor
-from pipeline.exceptions import BadInput, NotFound, Refused, TransitionRefused
+from pipeline.exceptions import BadInput, Refused, TransitionRefused
 from pipeline.git import control as refs
 from pipeline.git import names, source
 from pipeline.git.refusals import Refused as GitRefused
@@ -45,7 +45,6 @@ __all__ = [
     "approve_version",
     "branch_taken",
     "fetched",
-    "find_project",
     "follow_base",
     "proposed_version",
     "refresh",
@@ -68,7 +67,7 @@ def add_project(
 ) -> Project:
     """Register a repository: the row and its first fetch, in one transaction. `text`: a folder of this machine, or a URL.
 
-    Raises NotAllowed, BadInput. What the repository itself says no to shows as the project's state and reason.
+    One refused before is looked at again. Raises NotAllowed, BadInput. What the repository itself says no to shows as the project's state and reason.
     """
     check_may(actor, "project.add", None)
     address, kind = _address(text)
@@ -78,6 +77,8 @@ def add_project(
         except names.HostileName as error:
             raise BadInput(str(error)) from error
     same = Project.objects.filter(source=address).first()
+    if same is not None and same.state == ProjectState.REFUSED:
+        return _add_again(same, actor, name, base_branch)
     if same is not None:
         raise BadInput(f"The repository {address} is registered already, as project {same.name}.")
     project = Project(
@@ -102,12 +103,17 @@ def add_project(
     return project
 
 
-def find_project(name: str) -> Project:
-    """Raises NotFound naming those there are."""
-    project = Project.objects.filter(name=name).first()
-    if project is None:
-        known = ", ".join(Project.objects.order_by("name").values_list("name", flat=True)[:20])
-        raise NotFound(f"There is no project {name!r}. There are: {known or 'none yet'}.")
+def _add_again(project: Project, actor: Actor, name: str | None, base_branch: str | None) -> Project:
+    """The repository was refused, and the person has seen to that: the same row is looked at anew."""
+    if name and name != project.name:
+        raise BadInput(
+            f"The repository {project.source} was added already, as project {project.name}, and refused. "
+            "Add it again without another name."
+        )
+    if base_branch:
+        Project.objects.filter(pk=project.pk).update(base_branch=base_branch)
+    refresh(project, actor=actor)
+    project.refresh_from_db()
     return project
 
 
@@ -277,8 +283,11 @@ def _address(text: str) -> tuple[str, str]:
         kind = source.kind_of(text)
         if kind == "url":
             return source.check_url(text), kind
-        folder = Path(text).expanduser().absolute()
-        return str(names.check_folder(folder.resolve())), kind
+        folder = names.check_folder(Path(text).expanduser().absolute().resolve())
+        if not folder.is_dir():
+            what = "it is no folder" if folder.exists() else "there is no such folder"
+            raise BadInput(f"The repository {folder} cannot be used: {what}: check the path.")
+        return str(folder), kind
     except names.HostileName as error:
         raise BadInput(str(error)) from error
     except GitRefused as error:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import nh3
 from django import template
+from django.utils import timezone
 from django.utils.safestring import SafeString, mark_safe
 from markdown_it import MarkdownIt
 
@@ -83,6 +85,37 @@ def seconds(value: timedelta | None) -> str:
         return ""
     total = value.total_seconds()
     return f"{total:.1f} s" if total < 60 else f"{int(total // 60)} min {int(total % 60)} s"
+
+
+@register.filter
+def ago(value: datetime | None) -> str:
+    """How long since then, in the largest unit that says enough."""
+    if value is None:
+        return ""
+    minutes = max(0, int((timezone.now() - value).total_seconds() // 60))
+    if minutes < 1:
+        return "less than a minute"
+    if minutes < 120:
+        return f"{minutes} min"
+    return f"{minutes // 60} h" if minutes < 48 * 60 else f"{minutes // 1440} days"
+
+
+@register.filter
+def period(value: str) -> str:
+    return "a day" if value == "day" else "in all"
+
+
+@register.filter
+def plain_number(value: Any) -> str:
+    """A number as browsers read it, whatever the language of the page."""
+    text = f"{Decimal(value):f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+@register.filter
+def as_json(value: Any) -> str:
+    """JSON for an attribute. Still escaped by the template."""
+    return json.dumps(value)
 
 
 @register.filter

@@ -3,11 +3,11 @@
 import pytest
 
 from agents.exceptions import NoSuchAgent
-from agents.models import Session
-from agents.services import pool
+from agents.models import Limit, Session
+from agents.services import assigning, pool
 from pipeline.actors import Actor
 from pipeline.exceptions import AlreadyWaiting, AlreadyWorked, NotAllowed, NothingRunning, TransitionRefused
-from pipeline.models import Capacity, Process, StageChange
+from pipeline.models import Process, StageChange
 from pipeline.roles import Role
 from pipeline.services.stories import perform
 from tests import factories
@@ -47,7 +47,7 @@ def test_a_story_that_is_worked_on_is_refused_before_anything_else_is_looked_at(
     factories.coder(project)
     story = factories.story(project)
     pool.start_story(story, actor=ALICE)
-    Capacity.objects.update(limit=0)
+    factories.capacity(0)
     with pytest.raises(AlreadyWorked, match=r"web/1 is already being worked on by coder-1"):
         pool.start_story(story, actor=ALICE)
     assert Session.objects.count() == 1
@@ -72,9 +72,9 @@ def test_a_waiting_story_is_started_when_an_agent_is_free_lowest_number_first():
     Session.objects.update(state="ended", outcome="done")
     stories[0].stage = "qa"
     type(stories[0]).objects.filter(pk=stories[0].pk).update(stage="qa")
-    assert pool.auto_assign(project.pk) == 1
+    assert assigning.auto_assign() == 1
     assert Session.objects.live().get().story_id == stories[1].pk
-    assert pool.auto_assign(project.pk) == 0
+    assert assigning.auto_assign() == 0
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,10 @@ def test_a_waiting_story_is_started_when_an_agent_is_free_lowest_number_first():
     [("server", "server is at its limit: 1 of 1"), ("project", "project web is at its limit: 1 of 1")],
 )
 def test_a_limit_makes_the_next_story_wait_and_says_which(field, sentence):
-    project = factories.project(limit=1 if field == "project" else None)
+    project = factories.project()
     factories.capacity(1 if field == "server" else 100)
+    if field == "project":
+        Limit.objects.create(scope="project", subject=str(project.pk), most=1)
     factories.coder(project, 1)
     factories.coder(project, 2)
     pool.start_story(factories.story(project), actor=ALICE)
@@ -120,7 +122,7 @@ def test_a_stopped_story_is_held_until_someone_starts_it():
     session.refresh_from_db()
     assert (session.state, session.outcome) == ("ended", "stopped")
     assert (story.held_for, story.stage) == ("stopped by alice", "coding")
-    assert pool.auto_assign(project.pk) == 0
+    assert assigning.auto_assign() == 0
     assert pool.start_story(story, actor=ALICE).session is not None
 
 
@@ -134,7 +136,7 @@ def test_a_reopened_story_begins_from_todays_base_and_not_from_its_old_work():
     type(project).objects.update(tip="4" * 40)
     story.refresh_from_db()
     perform(story, "reopen", actor=ALICE, why="one more thing")
-    assert pool.auto_assign(project.pk) == 1
+    assert assigning.auto_assign() == 1
     session = Session.objects.live().get()
     assert (session.base, session.began_at_commit) == ("4" * 40, "")
 

@@ -12,7 +12,7 @@ from django.db import connection
 from django_q.models import OrmQ
 
 from agents.models import Session
-from agents.services import pool
+from agents.services import assigning, pool
 from pipeline import conf, datafolder
 from pipeline.models import Process, Project, StageChange, Story
 from tests import factories
@@ -47,7 +47,7 @@ class Claims:
         """Seconds for one claim of a story that waits in coding, as the server assigns it."""
         Story.objects.filter(project=self.project).update(**{"stage": "coding"})
         before = time.monotonic()
-        pool.auto_assign(self.project.pk)
+        assigning.auto_assign()
         return self._done(time.monotonic() - before)
 
     def _done(self, seconds: float) -> float:

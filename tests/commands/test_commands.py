@@ -68,6 +68,12 @@ def add_credential(monkeypatch: pytest.MonkeyPatch, *words: str, value: str = VA
     return run("credential", "add", *words)
 
 
+def test_a_title_may_be_given_as_an_option_too(project: Project) -> None:
+    assert run("story", "create", "--project", "web", "--title", "Add power")["title"] == "Add power"
+    with pytest.raises(CommandError, match="title"):
+        run("story", "create")
+
+
 def test_a_story_has_the_shape_that_scripts_rely_on(project: Project) -> None:
     made = run("story", "create", "Add power", "--criterion", "it works")
     assert set(made) == STORY

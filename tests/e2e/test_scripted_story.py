@@ -2,7 +2,7 @@
 
 import pytest
 
-from agents.services import pool
+from agents.services import assigning, pool
 from pipeline import conf
 from pipeline.exceptions import AlreadyWorked, NothingRunning
 from pipeline.git.control import read_ref
@@ -74,7 +74,7 @@ def test_a_stopped_story_is_held_and_a_start_goes_on_from_its_saved_work(shop: S
     assert (
         git("show", f"{session.saved}:a.txt", cwd=conf.control_path(project.key)) == "from the first session"
     )
-    assert not GateRun.objects.exists() and pool.auto_assign(project.pk) == 0
+    assert not GateRun.objects.exists() and assigning.auto_assign() == 0
     with pytest.raises(NothingRunning, match="shop/1"):
         pool.stop_story(story, actor=ALICE)
 

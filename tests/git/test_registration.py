@@ -135,6 +135,14 @@ def test_a_missing_base_names_the_branches_that_exist(home: Path, alice: Reposit
 def test_a_detached_head_needs_a_named_base(home: Path, alice: Repository) -> None:
     alice.git("checkout", "-q", "--detach")
     assert refused(home, alice.path).kind == "detached"
+
+
+def test_a_head_of_a_branch_that_is_not_there_is_told_from_a_detached_one(
+    home: Path, alice: Repository
+) -> None:
+    alice.git("symbolic-ref", "HEAD", "refs/heads/gone")
+    found = refused(home, alice.path)
+    assert found.kind == "missing_base" and "names a branch that does not exist" in found.message
     assert Project(home, alice.path, base="main").base == "main"
 
 

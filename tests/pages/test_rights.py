@@ -12,7 +12,7 @@ from pipeline.roles import Role
 from tests.pages.conftest import Town
 
 PUBLIC = {"login", "login-link", "health"}
-ANYONE = {"home", "logout", "password", "next-steps"}
+ANYONE = {"home", "logout", "password", "next-steps", "all-agents"}
 # name -> method, what the address is made of, the smallest role that may
 IN_A_PROJECT: dict[str, tuple[str, str, Role]] = {
     "board": ("get", "name", Role.VIEWER),
@@ -31,11 +31,29 @@ IN_A_PROJECT: dict[str, tuple[str, str, Role]] = {
     "criterion-tick": ("post", "name number criterion", Role.DEVELOPER),
     "story-start": ("post", "name number", Role.DEVELOPER),
     "story-stop": ("post", "name number", Role.DEVELOPER),
+    "agents": ("get", "name", Role.VIEWER),
+    "agent-do": ("post", "name agent act", Role.OPERATOR),
+    "project-limits": ("get", "name", Role.VIEWER),
+    "project-limit-set": ("post", "name", Role.OPERATOR),
     "session": ("get", "session", Role.VIEWER),
     "gate-run": ("get", "gate", Role.VIEWER),
 }
-SUPERUSERS = {"demo": "post", "project-add": "get", "credentials": "get"}
-POSTED = {"title": "New", "kind": "story", "user": "viewer", "role": "10", "why": "because"}
+SUPERUSERS = {
+    "demo": "post",
+    "project-add": "get",
+    "credentials": "get",
+    "limits": "get",
+    "limit-set": "post",
+}
+POSTED = {
+    "title": "New",
+    "kind": "story",
+    "user": "viewer",
+    "role": "10",
+    "why": "because",
+    "scope": "project",
+    "most": "3",
+}
 
 
 def names() -> set[str]:
@@ -57,6 +75,8 @@ def address(town: Town, name: str) -> str:
         "name": town.web.name,
         "number": town.story.number,
         "verb": "archive",
+        "agent": town.session.agent.name,
+        "act": "pause",
         "criterion": town.criterion.pk,
         "version": town.proposed.pk,
         "session": town.session.pk,

@@ -255,6 +255,29 @@ def test_the_command_adds_and_answers_at_once_without_a_running_server(
     assert said(capsys, "list") == [approved]
 
 
+def test_adding_a_refused_repository_again_looks_at_it_anew(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repo = world.folder / "fresh"
+    git("init", "-q", "-b", "main", str(repo), cwd=world.folder)
+    with pytest.raises(CommandError, match="has no commit yet: make a first one, then add it again"):
+        call_command("project", "add", str(repo))
+    git("commit", "-q", "--allow-empty", "-m", "first", cwd=repo)
+    with pytest.raises(CommandError, match="no branch dev"):
+        call_command("project", "add", str(repo), "--base", "dev")
+    row = said(capsys, "add", str(repo), "--base", "main")
+    assert isinstance(row, dict) and (row["name"], row["state"], row["reason"]) == ("fresh", "ready", "")
+    assert Project.objects.count() == 1
+
+
+def test_a_path_that_is_no_folder_is_refused_without_a_row(world: World) -> None:
+    (world.folder / "file").write_text("")
+    for name, why in (("file", "it is no folder"), ("missing", "there is no such folder")):
+        with pytest.raises(CommandError, match=why):
+            call_command("project", "add", str(world.folder / name))
+    assert not Project.objects.exists()
+
+
 def test_the_command_says_why_a_repository_is_refused(world: World) -> None:
     (world.folder / "plain").mkdir()
     with pytest.raises(CommandError, match="not a git repository"):

@@ -221,7 +221,7 @@ def test_an_exit_before_the_first_event_is_a_matter_of_configuration() -> None:
         (None, "lost"),
         (ended(None, outcome="stopped", signal=15), "stopped"),
         (ended(None, outcome="silent", signal=9), "hung"),
-        (ended(None, outcome="timeout", signal=9), "hung"),
+        (ended(None, outcome="timeout", signal=9), "wall_limit"),
         (ended(None, outcome="output_limit", signal=9), "output_limit"),
         (ended(None, outcome="lease", signal=9), "lost"),
         (

@@ -39,7 +39,8 @@ class Command(VerbCommand):
 
     def add_verbs(self) -> None:
         create = self.verb("create", self.create, "write a new story into the backlog")
-        create.add_argument("title")
+        create.add_argument("title", nargs="?", default="")
+        create.add_argument("--title", dest="named_title", default="", help="the same")
         create.add_argument("--project", help="its project; may be left out when there is only one")
         create.add_argument("--kind", choices=Kind.values, default="story")
         create.add_argument("--description", default="", help="text, or - to read it from standard input")
@@ -78,7 +79,7 @@ class Command(VerbCommand):
         description = sys.stdin.read() if options["description"] == "-" else options["description"]
         story = stories.create_story(
             the_project(options["project"]),
-            title=options["title"],
+            title=options["named_title"] or options["title"],
             kind=options["kind"],
             description=description,
             criteria=options["criterion"],

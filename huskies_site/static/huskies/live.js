@@ -1,11 +1,11 @@
 // Live pages: one socket, topics with cursors, the server's own HTML swapped in. Pages work without it; it only saves the reload.
 "use strict";
 (() => {
-  const root = document.querySelector("[data-topic]");
-  if (!root || !root.dataset.topic || root.dataset.topic === "process:") return;
+  const root = document.querySelector("[data-topic], [data-topics]");
+  if (!root || root.dataset.topic === "" || root.dataset.topic === "process:") return;
   const state = document.querySelector(".live");
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  const cursors = { [root.dataset.topic]: Number(root.dataset.cursor || 0) };
+  const cursors = root.dataset.topics ? JSON.parse(root.dataset.topics) : { [root.dataset.topic]: Number(root.dataset.cursor || 0) };
   if (root.dataset.also) cursors[root.dataset.also] = Number(root.dataset.alsoCursor || 0);
   let socket = null, tries = 0, refreshing = false, again = false;
 
@@ -52,6 +52,7 @@
   }
 
   function cards(frame) {
+    if (root.dataset.refresh) { refresh(); return; }
     if (root.dataset.storyPage) {
       if (frame.cards.some((card) => String(card.story) === root.dataset.storyPage)) refresh();
       return;
@@ -117,5 +118,7 @@
 
   const log = document.getElementById("log");
   if (log) log.scrollTop = log.scrollHeight;
+  // "For 14 min" grows without any news.
+  if (root.dataset.refresh) setInterval(() => { if (!document.hidden) refresh(); }, Number(root.dataset.refresh) * 1000);
   connect();
 })();

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from pipeline.actors import OPERATOR_ON_HOST
-from pipeline.exceptions import Refused
+from pipeline.commands import Run, VerbCommand, find_project
 from pipeline.models import Process, Project
 from pipeline.models.process import ProcessState
 from pipeline.models.project import ProjectState
@@ -22,14 +20,13 @@ MOST_FILE_BYTES = 256 * 1024
 SKIPPED_FOLDERS = {".git", "node_modules", ".venv", "venv", "target", "__pycache__"}
 
 
-class Command(BaseCommand):
+class Command(VerbCommand):
     help = (
         "Add a git repository as a project, propose its project file, list the projects, look again, approve."
     )
 
-    def add_arguments(self, parser: ArgumentParser) -> None:
-        verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-        add = verbs.add_parser("add", help="register a repository: a folder of this machine, or a URL")
+    def add_verbs(self) -> None:
+        add = self.verb("add", self.add, "register a repository: a folder of this machine, or a URL")
         add.add_argument("source", metavar="PATH_OR_URL")
         add.add_argument("--name", help="its name here; default: from the last part of the address")
         add.add_argument(
@@ -38,31 +35,21 @@ class Command(BaseCommand):
         add.add_argument(
             "--approve", action="store_true", help="approve its project file at once: you have read it"
         )
-        init = verbs.add_parser("init", help=f"propose a {PROJECT_FILE} for the files in a folder")
+        init = self.verb("init", self.init, f"propose a {PROJECT_FILE} for the files in a folder")
         init.add_argument("path", metavar="PATH", nargs="?", default=".")
         init.add_argument(
             "--write", action="store_true", help="write it there; an existing file is never overwritten"
         )
-        verbs.add_parser("list", help="all projects")
-        named = {
-            "refresh": "look at the repository again",
-            "approve": "approve the project file that waits",
-            "reject": "reject the project file that waits",
-            "accept-history": "accept that the base branch was rewritten",
-        }
-        for verb, text in named.items():
-            verbs.add_parser(verb, help=text).add_argument("name", metavar="NAME")
-        for each in verbs.choices.values():
-            each.add_argument("--json", action="store_true", help="answer as JSON")
+        self.verb("list", self.list, "all projects")
+        self.on_project("refresh", self.refresh, "look at the repository again")
+        self.on_project("approve", self.approve, "approve the project file that waits")
+        self.on_project("reject", self.reject, "reject the project file that waits")
+        self.on_project("accept-history", self.accept_history, "accept that the base branch was rewritten")
 
-    def handle(self, *args: Any, **options: Any) -> None:
-        verb = str(options["verb"]).replace("-", "_")
-        try:
-            getattr(self, f"do_{verb}")(options)
-        except Refused as error:
-            raise CommandError(error.message) from error
+    def on_project(self, name: str, run: Run, help: str) -> None:
+        self.verb(name, run, help).add_argument("name", metavar="NAME")
 
-    def do_add(self, options: dict[str, Any]) -> None:
+    def add(self, options: dict[str, Any]) -> dict[str, Any]:
         source = options["source"]
         project = projects.add_project(
             # A relative path is the caller's, not the server's.
@@ -76,9 +63,9 @@ class Command(BaseCommand):
         version = projects.proposed_version(project)
         if version is not None and options["approve"]:
             projects.approve_version(version, actor=OPERATOR_ON_HOST)
-        self.tell(project, options)
+        return self.tell(project)
 
-    def do_init(self, options: dict[str, Any]) -> None:
+    def init(self, options: dict[str, Any]) -> dict[str, Any]:
         folder = Path(options["path"])
         if not folder.is_dir():
             raise CommandError(f"{folder} is no folder; name the top folder of your repository.")
@@ -94,52 +81,50 @@ class Command(BaseCommand):
                 raise CommandError(f"{target} is there already and was left as it is.") from error
             except OSError as error:
                 raise CommandError(f"{target} cannot be written: {error.strerror}.") from error
-        if options["json"]:
-            self.answer({"path": PROJECT_FILE, "written": bool(options["write"]), "text": text})
-        elif options["write"]:
-            self.stdout.write(
-                f"Wrote {target}. Read it, change what does not fit, commit it to the base branch."
-            )
+        if options["write"]:
+            self.say(f"Wrote {target}. Read it, change what does not fit, commit it to the base branch.")
         else:
-            self.stdout.write(text, ending="")
+            self.say(text.rstrip("\n"))
+        return {"path": PROJECT_FILE, "written": bool(options["write"]), "text": text}
 
-    def do_list(self, options: dict[str, Any]) -> None:
+    def list(self, options: dict[str, Any]) -> list[dict[str, Any]]:
         rows = [as_json(project) for project in Project.objects.order_by("name")]
-        if options["json"]:
-            self.answer(rows)
-        elif not rows:
-            self.stdout.write("There are no projects yet. `project add PATH_OR_URL` adds one.")
-        for row in rows if not options["json"] else []:
-            self.stdout.write(f"{row['name']}  {row['state']}  {row['base_branch'] or '-'}  {row['source']}")
+        self.table(
+            ["PROJECT", "STATE", "BASE", "REPOSITORY"],
+            [[row["name"], row["state"], row["base_branch"] or None, row["source"]] for row in rows],
+            "There are no projects yet. `project add PATH_OR_URL` adds one.",
+        )
+        for row in rows:
             for line in (row["reason"], row["file"]["error"], *row["file"]["needs_approval"]):
                 if line:
-                    self.stdout.write(f"    {line}")
+                    self.say(f"{row['name']}: {line}")
+        return rows
 
-    def do_refresh(self, options: dict[str, Any]) -> None:
-        project = projects.find_project(options["name"])
+    def refresh(self, options: dict[str, Any]) -> dict[str, Any]:
+        project = find_project(options["name"])
         self.see_through(project, projects.refresh(project, actor=OPERATOR_ON_HOST))
-        self.tell(project, options)
+        return self.tell(project)
 
-    def do_approve(self, options: dict[str, Any]) -> None:
-        project = projects.find_project(options["name"])
+    def approve(self, options: dict[str, Any]) -> dict[str, Any]:
+        project = find_project(options["name"])
         version = projects.proposed_version(project)
         if version is None:
             raise CommandError(f"No version of project {project.name}'s file waits for an approval.")
         projects.approve_version(version, actor=OPERATOR_ON_HOST)
-        self.tell(project, options)
+        return self.tell(project)
 
-    def do_reject(self, options: dict[str, Any]) -> None:
-        project = projects.find_project(options["name"])
+    def reject(self, options: dict[str, Any]) -> dict[str, Any]:
+        project = find_project(options["name"])
         version = projects.proposed_version(project)
         if version is None:
             raise CommandError(f"No version of project {project.name}'s file waits for an approval.")
         projects.reject_version(version, actor=OPERATOR_ON_HOST)
-        self.tell(project, options)
+        return self.tell(project)
 
-    def do_accept_history(self, options: dict[str, Any]) -> None:
-        project = projects.find_project(options["name"])
+    def accept_history(self, options: dict[str, Any]) -> dict[str, Any]:
+        project = find_project(options["name"])
         projects.accept_history(project, actor=OPERATOR_ON_HOST)
-        self.tell(project, options)
+        return self.tell(project)
 
     def see_through(self, project: Project, process: Process) -> None:
         """Until the repository was looked at, with its retries; Ctrl-C leaves it to the server."""
@@ -154,28 +139,19 @@ class Command(BaseCommand):
                 return
             process = following
 
-    def tell(self, project: Project, options: dict[str, Any]) -> None:
+    def tell(self, project: Project) -> dict[str, Any]:
         project.refresh_from_db()
         if project.state == ProjectState.REFUSED:
-            raise CommandError(
-                f"Project {project.name} was refused. {project.reason} Then `project refresh {project.name}`."
-            )
+            raise CommandError(f"Project {project.name} was refused. {project.reason}")
         row = as_json(project)
-        if options["json"]:
-            self.answer(row)
-            return
-        self.stdout.write(
-            f"Project {project.name} is {row['state']}: {row['base_branch']} at {row['tip'][:12]}."
-        )
+        self.say(f"Project {project.name} is {row['state']}: {row['base_branch']} at {row['tip'][:12]}.")
         for line in (row["reason"], row["file"]["error"]):
             if line:
-                self.stdout.write(line)
+                self.say(line)
         if row["file"]["needs_approval"]:
-            self.stdout.write(f"Its project file waits for an approval (`project approve {project.name}`):")
-            self.stdout.write("\n".join(f"    {line}" for line in row["file"]["needs_approval"]))
-
-    def answer(self, value: Any) -> None:
-        self.stdout.write(json.dumps(value, indent=2))
+            self.say(f"Its project file waits for an approval (`project approve {project.name}`):")
+            self.say("\n".join(f"    {line}" for line in row["file"]["needs_approval"]))
+        return row
 
 
 def as_json(project: Project) -> dict[str, Any]:

@@ -1,0 +1,137 @@
+"""Pages of agents: who works on what since when, who waits and why; and the buttons start, assign, stop, pause, resume."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.db.models import Q
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_GET, require_POST
+
+from agents.models import Agent, Session
+from agents.services import faces, pool, roster, using
+from pipeline.exceptions import BadInput, Refused
+from pipeline.live.topics import newest
+from pipeline.models import Act, Project, Story
+from pipeline.roles import may
+from pipeline.services.stories import find_story
+from pipeline.stages import ACTIVE, OVER
+from pipeline.views import actor, posted, project_for, refused, rights
+
+RECENT = 12
+WAITING_AT_MOST = 60
+OFFERED_AT_MOST = 200
+TOPICS_AT_MOST = 20
+"""As many as one socket may listen to; the page looks again each half minute besides."""
+VERBS = ("start", "assign", "stop", "pause", "resume")
+
+
+@require_GET
+def project_agents(request: HttpRequest, name: str) -> HttpResponse:
+    """The agents of one project; `?part=1` only what changes."""
+    project = project_for(request, name)
+    return _page(request, [project], {**rights(request, project), "limits": using.limits(project)})
+
+
+@require_GET
+def all_agents(request: HttpRequest) -> HttpResponse:
+    """The agents of every project that the person may see."""
+    rows = list(Project.objects.visible_to(request.user).order_by("name"))
+    return _page(request, rows, {"limits": using.limits() if request.user.is_superuser else []})
+
+
+def _page(request: HttpRequest, projects: list[Project], more: dict[str, Any]) -> HttpResponse:
+    cursors = {f"project:{row.pk}": newest(f"project:{row.pk}") for row in projects[:TOPICS_AT_MOST]}
+    stories = Story.objects.filter(project__in=projects).select_related("project")
+    offered = list(stories.exclude(stage__in=OVER).order_by("project_id", "number")[:OFFERED_AT_MOST])
+    sessions = Session.objects.filter(project__in=projects).select_related(
+        "story__project", "agent", "project"
+    )
+    context = {
+        **more,
+        "groups": [_group(request, row, offered) for row in projects],
+        "waiting": stories.filter(stage__in=ACTIVE)
+        .exclude(waiting_for="")
+        .order_by("waiting_since", "number")[:WAITING_AT_MOST],
+        "sessions": sessions.defer("prompt", "entry").order_by("-id")[:RECENT],
+        "acts": acts_of(projects, everything=bool(request.user.is_superuser) and "project" not in more),
+        "cursors": cursors,
+    }
+    return render(
+        request, "agents/agents_part.html" if request.GET.get("part") else "agents/agents.html", context
+    )
+
+
+def _group(request: HttpRequest, project: Project, offered: list[Story]) -> dict[str, Any]:
+    """The faces of a project, with what this person may do with each and the stories that each could take."""
+    mine = [story for story in offered if story.project_id == project.pk]
+    rows = faces.of_agents(Agent.objects.filter(project=project))
+    shown = [face for face in rows if face.state != "gone"]
+    lamps = [face.lamp for face in shown]
+    return {
+        "project": project,
+        "faces": [{"face": face, "offers": offers(face.agent.role, mine)} for face in shown],
+        "working": sum(face.session is not None for face in shown),
+        "lamps": {lamp: lamps.count(lamp) for lamp in dict.fromkeys(lamps)},
+        "may_start": may(request.user, "story.start", project),
+        "may_pause": may(request.user, "agent.pause", project),
+    }
+
+
+def offers(role: str, stories: list[Story]) -> list[Story]:
+    """The stories that an agent of the role could be started on, from where they stand."""
+    return [story for story in stories if story.stage in pool.STAGES[role]]
+
+
+def acts_of(projects: list[Project], *, everything: bool = False) -> list[Act]:
+    """The last acts that name one of the projects (as limiting and roster write them); or all of the server."""
+    named = Q(pk__in=[])
+    for row in projects:
+        named |= Q(subject__contains=f" {row.name}/") | Q(subject__endswith=f"project {row.name}")
+    rows = Act.objects.all() if everything else Act.objects.filter(named)
+    return list(rows.order_by("-id")[:RECENT])
+
+
+@require_POST
+def agent_do(request: HttpRequest, name: str, agent: str, verb: str) -> HttpResponse:
+    """One act on an agent: start or assign (with `story`), stop, pause (with `why`), resume."""
+    project = project_for(request, name)
+    row = get_object_or_404(Agent.objects.select_related("project"), project=project, name=agent)
+    back = reverse("all-agents") if request.POST.get("next") == "all" else reverse("agents", args=[name])
+    if request.POST.get("next") == "story" and request.POST.get("story", "").isdecimal():
+        back = reverse("story", args=[name, int(request.POST["story"][:9])])
+    try:
+        said = perform(request, row, verb)
+    except Refused as error:
+        return refused(request, error, back)
+    if said:
+        messages.info(request, said)
+    return redirect(back)
+
+
+def perform(request: HttpRequest, agent: Agent, verb: str) -> str:
+    """Calls the verb; returns what the person should be told, "" if the page shows it. Raises Refused."""
+    who = actor(request)
+    if verb in ("start", "assign"):
+        story = find_story(posted(request, "story") or "-", project=agent.project)
+        if verb == "start":
+            started = pool.start_story(story, actor=who, agent_name=agent.name)
+        else:
+            started = roster.assign(story, agent.name, actor=who)
+        if started.session is None:
+            return f"Story {story.label} waits: {started.queued}."
+        if not pool.server_is_running():
+            return f"Story {story.label} is claimed, but no supervisor runs; it begins with the next ./huskies up."
+        return ""
+    if verb == "stop":
+        roster.stop_agent(agent, actor=who, why=posted(request, "why"))
+    elif verb == "pause":
+        roster.pause_agent(agent, actor=who, why=posted(request, "why"))
+    elif verb == "resume":
+        roster.resume_agent(agent, actor=who)
+    else:
+        raise BadInput(f"{verb!r} is nothing one can do with an agent; there are {', '.join(VERBS)}.")
+    return ""
