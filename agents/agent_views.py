@@ -13,6 +13,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from agents.models import Agent, Session
 from agents.services import faces, pool, roster, using
+from agents.services.choosing import Pool
 from pipeline.exceptions import BadInput, Refused
 from pipeline.live.topics import newest
 from pipeline.models import Act, Project, Story
@@ -50,9 +51,11 @@ def _page(request: HttpRequest, projects: list[Project], more: dict[str, Any]) -
     sessions = Session.objects.filter(project__in=projects).select_related(
         "story__project", "agent", "project"
     )
+    look = Pool.look([])
     context = {
         **more,
-        "groups": [_group(request, row, offered) for row in projects],
+        "closed": look.closed,
+        "groups": [_group(request, row, offered, look) for row in projects],
         "waiting": stories.filter(stage__in=ACTIVE)
         .exclude(waiting_for="")
         .order_by("waiting_since", "number")[:WAITING_AT_MOST],
@@ -65,10 +68,10 @@ def _page(request: HttpRequest, projects: list[Project], more: dict[str, Any]) -
     )
 
 
-def _group(request: HttpRequest, project: Project, offered: list[Story]) -> dict[str, Any]:
+def _group(request: HttpRequest, project: Project, offered: list[Story], look: Pool) -> dict[str, Any]:
     """The faces of a project, with what this person may do with each and the stories that each could take."""
     mine = [story for story in offered if story.project_id == project.pk]
-    rows = faces.of_agents(Agent.objects.filter(project=project))
+    rows = faces.of_agents(Agent.objects.filter(project=project), look)
     shown = [face for face in rows if face.state != "gone"]
     lamps = [face.lamp for face in shown]
     return {

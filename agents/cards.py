@@ -7,14 +7,14 @@ from typing import Any
 from django.db.models import Sum
 
 from agents.models import Session
-from pipeline.models import GateRun, Story
+from pipeline.models import Dependency, GateRun, Story
 
 
 def of_stories(stories: list[Story]) -> dict[int, dict[str, Any]]:
-    """Story id -> `session` (live, else last), `sessions`, `cost`, `gate` (the last run); three queries for any number of stories."""
+    """Story id -> `session` (live, else last), `sessions`, `cost`, `gate` (the last run), `depends` (numbers); four queries in all."""
     ids = [story.pk for story in stories]
     found: dict[int, dict[str, Any]] = {
-        pk: {"session": None, "sessions": [], "cost": 0, "gate": None} for pk in ids
+        pk: {"session": None, "sessions": [], "cost": 0, "gate": None, "depends": []} for pk in ids
     }
     for session in (
         Session.objects.filter(story__in=ids).select_related("agent").defer("prompt", "entry").order_by("id")
@@ -29,4 +29,6 @@ def of_stories(stories: list[Story]) -> dict[int, dict[str, Any]]:
         found[pk]["cost"] = cost
     for run in GateRun.objects.filter(story__in=ids).defer("output").order_by("id"):
         found[run.story_id]["gate"] = run
+    for pk, number in Dependency.objects.filter(story__in=ids).values_list("story_id", "number"):
+        found[pk]["depends"].append(number)
     return found

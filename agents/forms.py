@@ -39,7 +39,8 @@ class SubjectForm(forms.Form):
     why = forms.CharField(required=False, max_length=500, label="Why, for the history")
 
     def __init__(self, *args: Any, scopes: Sequence[str], project: Project | None, **kwargs: Any) -> None:
-        super().__init__(*args, auto_id=f"{type(self).__name__}-%s", **kwargs)
+        super().__init__(*args, **kwargs)
+        self.auto_id = f"{type(self).__name__}-%s"  # two of them stand on one page
         self.project = project
         field = self.fields["scope"]
         assert isinstance(field, forms.ChoiceField)  # noqa: S101

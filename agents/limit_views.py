@@ -85,7 +85,7 @@ def _set(request: HttpRequest, project: Project | None, back: str) -> HttpRespon
                 f"Limits and budgets of project {project.name} are changed by its operators and admins."
             )
         if not form.is_valid():
-            said = "; ".join(f"{name}: {' '.join(texts)}" for name, texts in form.errors.items())
+            said = "; ".join(f"{name}: {' '.join(map(str, texts))}" for name, texts in form.errors.items())
             raise BadInput(f"The form cannot be used. {said}")
         values = form.cleaned_data
         scope, subject, why = values["scope"], values["subject"], values["why"]

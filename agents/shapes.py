@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from django.db.models import Sum
+from django.db.models import QuerySet, Sum
 
 from agents.models import Agent, Credential, Session
+from agents.services import faces, using
 from agents.states import State
 from pipeline import shapes
 from pipeline.models import LogEvent, Story
@@ -56,29 +57,49 @@ def session(row: Session) -> dict[str, Any]:
     }
 
 
-def agents(rows: Iterable[Agent]) -> list[dict[str, Any]]:
-    """`state`: free, working, paused or gone (no longer in the project file); `story`: what it works on, or null."""
-    rows = list(rows)
-    live = Session.objects.live().filter(agent__in=[row.pk for row in rows]).select_related("story__project")
-    work = {each.agent_id: each.story.label for each in live}
+def agents(rows: QuerySet[Agent]) -> list[dict[str, Any]]:
+    """`state`: free, working, paused or gone (no longer in the project file); `story`: what it works on, or null; `why`: what is odd, or null."""
     return [
         {
-            "name": row.name,
-            "project": row.project.name,
-            "role": row.role,
-            "runtime": row.runtime,
-            "model": row.model or None,
-            "state": "working"
-            if row.pk in work
-            else "paused"
-            if row.paused_for
-            else "free"
-            if row.configured
-            else "gone",
-            "story": work.get(row.pk),
+            "name": face.agent.name,
+            "project": face.agent.project.name,
+            "role": face.agent.role,
+            "runtime": face.agent.runtime,
+            "model": face.agent.model or None,
+            "state": face.state,
+            "story": face.session.story.label if face.session else None,
+            "session": face.session.pk if face.session else None,
+            "since": face.since.isoformat() if face.since else None,
+            "throttled": face.lamp == "throttled",
+            "why": face.why or None,
         }
-        for row in rows
+        for face in faces.of_agents(rows)
     ]
+
+
+def limit(row: using.Use) -> dict[str, Any]:
+    """`name` null: each subject that has no limit of its own; `used` then is the busiest one's."""
+    return {
+        "scope": row.scope,
+        "name": row.name or None,
+        "most": row.most,
+        "used": row.used,
+        "note": row.note or None,
+    }
+
+
+def budget(row: using.Spent) -> dict[str, Any]:
+    """Dollars as decimal strings; null = not limited."""
+    return {
+        "scope": row.scope,
+        "name": row.name or None,
+        "period": row.period,
+        "usd": shapes.money(row.usd) if row.usd is not None else None,
+        "tokens": row.tokens,
+        "spent_usd": shapes.money(row.spent_usd),
+        "spent_tokens": row.spent_tokens,
+        "note": row.note or None,
+    }
 
 
 def credential(row: Credential) -> dict[str, Any]:

@@ -16,5 +16,6 @@ urlpatterns = [
     path("p/<slug:name>/limits/", limit_views.project_limits, name="project-limits"),
     path("p/<slug:name>/limits/set/", limit_views.project_limit_set, name="project-limit-set"),
     path("p/<slug:name>/<int:number>/start/", views.story_start, name="story-start"),
+    path("p/<slug:name>/<int:number>/assign/", views.story_assign, name="story-assign"),
     path("p/<slug:name>/<int:number>/stop/", views.story_stop, name="story-stop"),
 ]

@@ -11,7 +11,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from agents.forms import CredentialForm
 from agents.models import Credential, Session
 from agents.runtimes import RUNTIMES
-from agents.services import credentials, pool
+from agents.services import credentials, pool, roster
 from pipeline.exceptions import NotAllowed, Refused
 from pipeline.live.topics import newest
 from pipeline.models import Project
@@ -40,6 +40,20 @@ def story_start(request: HttpRequest, name: str, number: int) -> HttpResponse:
             request,
             f"Story {story.label} is claimed, but no supervisor runs; it begins with the next ./huskies up.",
         )
+    return redirect(back)
+
+
+@require_POST
+def story_assign(request: HttpRequest, name: str, number: int) -> HttpResponse:
+    """Hand the story to the coder `agent`, now and for every later start."""
+    story = story_for(request, name, number)
+    back = reverse("story", args=[name, number])
+    try:
+        started = roster.assign(story, posted(request, "agent"), actor=actor(request))
+    except Refused as error:
+        return refused(request, error, back)
+    if started.session is None:
+        messages.info(request, f"Story {story.label} waits: {started.queued}.")
     return redirect(back)
 
 

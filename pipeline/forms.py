@@ -29,12 +29,36 @@ class StoryForm(forms.Form):
     preferred_agent = forms.CharField(
         required=False, max_length=63, label="Agent", help_text="A name; empty = any."
     )
+    any_agent_after = forms.IntegerField(
+        required=False,
+        min_value=0,
+        max_value=1_000_000,
+        label="Any agent after",
+        help_text="Minutes of waiting for the named one; empty = never.",
+    )
+    depends_on = forms.CharField(
+        required=False, max_length=2000, label="Depends on", help_text="Numbers of stories, such as 3, 4."
+    )
+    priority = forms.IntegerField(
+        required=False, min_value=-1000, max_value=1000, initial=0, help_text="Higher goes first."
+    )
 
     @classmethod
     def of(cls, story: Story) -> StoryForm:
         lines = "\n".join(story.criteria.values_list("text", flat=True))
-        names = ("title", "description", "kind", "qa", "preferred_agent")
-        return cls(initial={**{name: getattr(story, name) for name in names}, "criteria": lines})
+        names = ("title", "description", "kind", "qa", "preferred_agent", "any_agent_after", "priority")
+        on = ", ".join(str(number) for number in story.dependencies.values_list("number", flat=True))
+        values = {name: getattr(story, name) for name in names}
+        return cls(initial={**values, "criteria": lines, "depends_on": on})
+
+    def clean_depends_on(self) -> list[int]:
+        words = [word.lstrip("#") for word in self.cleaned_data["depends_on"].replace(",", " ").split()]
+        if not all(word.isdecimal() and len(word) < 10 for word in words):
+            raise forms.ValidationError("Write the numbers of stories, such as 3, 4.")
+        return [int(word) for word in words]
+
+    def clean_priority(self) -> int:
+        return self.cleaned_data["priority"] or 0
 
     def values(self) -> dict[str, Any]:
         values = dict(self.cleaned_data)

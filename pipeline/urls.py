@@ -28,6 +28,7 @@ urlpatterns = [
     ),
     path("p/<slug:name>/<int:number>/", views.story, name="story"),
     path("p/<slug:name>/<int:number>/edit/", views.story_edit, name="story-edit"),
+    path("p/<slug:name>/<int:number>/delete/", views.story_delete, name="story-delete"),
     path("p/<slug:name>/<int:number>/diff/", views.story_diff, name="story-diff"),
     path("p/<slug:name>/<int:number>/do/<slug:verb>/", views.story_do, name="story-do"),
     path("p/<slug:name>/<int:number>/criteria/<int:pk>/", views.criterion_tick, name="criterion-tick"),

@@ -20,7 +20,7 @@ from pipeline.forms import StoryForm
 from pipeline.git.command import GitError
 from pipeline.git.reading import diff
 from pipeline.live.topics import context_of, newest
-from pipeline.models import Criterion, GateRun, Story
+from pipeline.models import Criterion, Dependency, GateRun, Story
 from pipeline.models.project import Project
 from pipeline.roles import Role, may, role_in
 from pipeline.services import projects, stories
@@ -239,6 +239,30 @@ def story_do(request: HttpRequest, name: str, number: int, verb: str) -> HttpRes
     except Refused as error:
         return refused(request, error, back)
     return redirect(back)
+
+
+@require_http_methods(["GET", "POST"])
+def story_delete(request: HttpRequest, name: str, number: int) -> HttpResponse:
+    """GET says what would be lost, POST does it."""
+    row = story_for(request, name, number)
+    back = reverse("story", args=[name, number])
+    try:
+        stories.check_may(actor(request), "story.delete", row.project)
+        if request.method == "POST":
+            from pipeline.services import deleting
+
+            deleting.delete_story(row, actor=actor(request))
+            messages.success(request, f"Story {row.label} is deleted, or goes as soon as nothing of it runs.")
+            return redirect("board", name)
+    except Refused as error:
+        return refused(request, error, back)
+    dependents = Dependency.objects.filter(on=row).order_by("story__number")
+    context = {
+        "story": row,
+        "sessions": row.processes.filter(kind="agent").count(),
+        "dependents": [f"#{number}" for number in dependents.values_list("story__number", flat=True)],
+    }
+    return render(request, "pipeline/story_delete.html", {**rights(request, row.project), **context})
 
 
 @require_POST

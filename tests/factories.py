@@ -86,11 +86,9 @@ def project(name: str = "web", **values: Any) -> Project:
 def coder(project: Project, number: int = 1, **values: Any) -> Agent:
     return Agent.objects.create(
         project=project,
-        name=f"coder-{number}",
-        role="coder",
         runtime="scripted",
         position=number,
-        **{"entry": {"script": [["say", "hi"]]}, **values},
+        **{"name": f"coder-{number}", "role": "coder", "entry": {"script": [["say", "hi"]]}, **values},
     )
 
 

@@ -86,7 +86,7 @@ class Pool:
             agents=agents,
             unfit=dict(RuntimePause.objects.filter(host=host).values_list("runtime", "paused_for")),
             unmet=dependencies.unmet([story.pk for story in stories]),
-            in_review=_in_review(wanted) if any(scope == Scope.REVIEW for scope, _ in limits) else {},
+            in_review=awaiting_review(wanted) if any(scope == Scope.REVIEW for scope, _ in limits) else {},
         )
 
     def file(self, project: Project) -> ProjectFile:
@@ -132,7 +132,7 @@ def choose(story: Story, pool: Pool, *, named: str = "", role: str = Role.CODER)
     if project.state != ProjectState.READY or not project.tip:
         why = f": {project.reason}" if project.reason else ""
         raise MustWait(f"project {project.name} is {project.get_state_display()}{why}")
-    if unmet := pool.unmet.get(story.pk):
+    if role == Role.CODER and (unmet := pool.unmet.get(story.pk)):
         raise MustWait(f"it depends on {', '.join(map(str, unmet))}, which must be done or archived first")
     if story.not_before and story.not_before > pool.now:
         # Whoever made it wait has said why; a look in between must not take that away.
@@ -247,7 +247,7 @@ def _room(what: str, used: int, most: int | None) -> None:
         raise MustWait(f"{what}: {used} of {most} agents are at work", line=what)
 
 
-def _in_review(project_ids: Iterable[int]) -> Counter[int]:
+def awaiting_review(project_ids: Iterable[int]) -> Counter[int]:
     """Project id -> how many of its stories wait in QA for a person."""
     rows = Story.objects.filter(project__in=project_ids, stage=Stage.QA, frozen=False)
     return Counter(

@@ -9,7 +9,7 @@ from django.db.models import Max, Q, QuerySet
 from django.utils import timezone
 
 from agents.models import Agent, Session
-from agents.services import logins
+from agents.services.choosing import Pool
 from agents.states import State
 
 
@@ -28,9 +28,9 @@ class Face:
     why: str
 
 
-def of_agents(rows: QuerySet[Agent]) -> list[Face]:
-    """One face for each agent, in order; two queries, and one for each idle agent with a credential."""
-    now = timezone.now()
+def of_agents(rows: QuerySet[Agent], look: Pool | None = None) -> list[Face]:
+    """One face for each agent, in order; two queries, and one for each idle agent with a credential. `look`: taken here when none is given."""
+    look, now = look or Pool.look([]), timezone.now()
     last = Max("sessions__ended_at", filter=Q(sessions__state=State.ENDED))
     agents = list(rows.select_related("project").annotate(last_ended=last))
     live = Session.objects.live().filter(agent__in=[row.pk for row in agents])
@@ -40,10 +40,10 @@ def of_agents(rows: QuerySet[Agent]) -> list[Face]:
             "prompt", "entry"
         )
     }
-    return [_face(row, busy.get(row.pk), now) for row in agents]
+    return [_face(row, busy.get(row.pk), look, now) for row in agents]
 
 
-def _face(agent: Agent, session: Session | None, now: datetime) -> Face:
+def _face(agent: Agent, session: Session | None, look: Pool, now: datetime) -> Face:
     if session is not None:
         lamp, why = _at_work(agent, session, now)
         return Face(agent, "working", lamp, session, session.created_at, why)
@@ -53,7 +53,7 @@ def _face(agent: Agent, session: Session | None, now: datetime) -> Face:
     if agent.paused_for:
         who = agent.paused_by or "the server"
         return Face(agent, "paused", "paused", None, since, f"Paused by {who}: {agent.paused_for}")
-    hindered = logins.hindrance(agent, now)
+    hindered = look.hindrance(agent)
     if hindered:
         return Face(agent, "paused", "paused", None, since, f"Cannot start: {hindered}")
     return Face(agent, "free", "free", None, since, "")

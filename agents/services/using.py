@@ -13,10 +13,9 @@ from django.utils import timezone
 
 from agents.models import Agent, Budget, LedgerRow, Limit, Session, Spend
 from agents.models.limit import Period, Scope
-from agents.services import subjects
-from pipeline.models import Host, Project, Story
+from agents.services import choosing, subjects
+from pipeline.models import Host, Project
 from pipeline.services import projects
-from pipeline.stages import Stage
 
 OF_A_PROJECT = (Scope.PROJECT, Scope.REVIEW, Scope.AGENT)
 TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
@@ -152,12 +151,8 @@ def _counts(project: Project | None) -> Counter[tuple[str, str]]:
         of |= {Scope.HOST: hosts.get(host, host), Scope.USER: user}
         found.update((scope, str(subject)) for scope, subject in of.items() if subject not in (None, ""))
         found[(Scope.SERVER, "")] += 1
-    waiting = Story.objects.filter(stage=Stage.QA)
-    waiting = waiting.filter(project=project) if project else waiting
-    for project_id in waiting.exclude(sessions__in=Session.objects.live()).values_list(
-        "project_id", flat=True
-    ):
-        found[(Scope.REVIEW, str(project_id))] += 1
+    ids = [project.pk] if project else Project.objects.values_list("pk", flat=True)
+    found.update({(Scope.REVIEW, str(pk)): count for pk, count in choosing.awaiting_review(ids).items()})
     return found
 
 

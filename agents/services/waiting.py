@@ -11,11 +11,11 @@ from typing import Any
 
 from agents.exceptions import StillRunning
 from agents.models import Session
-from agents.states import Role, State
+from agents.services import looking
+from agents.states import State
 from pipeline import conf
 from pipeline.models import GateRun, LogEvent, Story
-from pipeline.models.story import Kind, QaMode
-from pipeline.services import gates, projects
+from pipeline.services import gates
 from pipeline.shapes import money
 from pipeline.stages import ACTIVE, Stage
 
@@ -54,14 +54,7 @@ def over(what: Session | Story) -> bool:
         return False
     if story.stage not in ACTIVE or story.held_for or story.frozen or story.needs_approval:
         return True
-    return story.stage == Stage.QA and awaits_a_person(story)
-
-
-def awaits_a_person(story: Story) -> bool:
-    """Whether nobody but a person moves a story on from QA: no qa agent is asked for, or one has looked."""
-    mode = story.qa or projects.active_file(story.project).default_qa
-    looked = story.sessions.filter(role=Role.QA, created_at__gte=story.stage_at)
-    return mode != QaMode.AGENT or story.kind == Kind.SPIKE or looked.exists()
+    return story.stage == Stage.QA and not looking.wanted(story)  # then a person is asked
 
 
 def report(what: Session | Story) -> dict[str, Any]:

@@ -63,6 +63,9 @@ def workers() -> int:
     forks.die_together()
     from django_q.cluster import Cluster
 
+    from pipeline.processes import spawn
+
+    spawn.spare.kept = True
     logging.getLogger("django-q").setLevel(logging.WARNING)
     cluster: Any = Cluster()
     cluster.start()

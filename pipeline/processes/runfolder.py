@@ -19,6 +19,9 @@ CONTROL = "control"
 # Put into the environment of every runner and of every child, so that a stray process can be found by
 # reading /proc/*/environ.
 MARKER = "HUSKIES_SESSION"
+# A runner begins before it has a key: room in its environment, over which it writes its mark (as long a name).
+UNNAMED = "HUSKIES_UNNAMED"
+UNNAMED_ROOM = 64
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 

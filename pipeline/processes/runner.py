@@ -1,5 +1,5 @@
-"""The detached program that owns one child: `python -I -S runner.py RUN_FOLDER`, with its order as JSON on
-stdin.
+"""The detached program that owns one child: `python -I -S runner.py`, with its order as JSON on stdin
+({"folder": its run folder, "spec": see `runner_spec`}); without an order it ends.
 
 It says one line on stdout, when its identity is durable or when it cannot begin, and then lives alone. This
 file is only the door: a script is compiled at every start, its modules are not.
@@ -17,4 +17,4 @@ sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(
 from pipeline.processes.runner_start import main
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

@@ -26,6 +26,8 @@ def loads(text: str) -> object:
         value, end = _scan(text, 0)
     except StopIteration:
         raise ValueError("not JSON") from None
+    except SystemError:  # the scanner's error belongs to the json module, which is not there
+        raise ValueError("cut off or damaged") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if end != len(text):

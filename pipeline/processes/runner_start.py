@@ -18,6 +18,9 @@ from pipeline.processes.runfolder import (
     IDENTITY,
     LOCK,
     LOG,
+    MARKER,
+    UNNAMED,
+    UNNAMED_ROOM,
     VOID,
     sync_folder,
     write_all,
@@ -55,14 +58,19 @@ else:
 # Whoever only looks whether the lock is held, holds it for microseconds; another runner holds it for life.
 _LOCK_SECONDS = 0.5
 _EXIT_BYTES = 4096
+_ENV_START = 47  # in /proc/self/stat, counted after the name: the address of the environment
 
 
 class CannotBegin(Exception):
     """Why this runner does not start, as a sentence."""
 
 
-def main(folder: str) -> None:
+def main() -> None:
     """Never returns."""
+    _plain_process()
+    order = _read_order()
+    if not order:  # the launch came to nothing
+        os._exit(0)
     try:
         # The second fork of the pair (the first was the server's): not a session leader, so no terminal can
         # ever become ours.
@@ -72,9 +80,10 @@ def main(folder: str) -> None:
     except OSError as error:
         _report({"ready": False, "error": f"The runner could not detach itself: {error.strerror}."})
         os._exit(1)
-    code = 1
+    code, folder = 1, ""
     try:
-        code = _live(folder)
+        folder, spec = _understood(order)
+        code = _live(folder, spec)
     except (CannotBegin, SpecError) as refusal:
         _report({"ready": False, "error": str(refusal)})
     except OSError as error:
@@ -86,9 +95,8 @@ def main(folder: str) -> None:
         os._exit(code)
 
 
-def _live(folder: str) -> int:
-    _plain_process()
-    spec = _read_spec()
+def _live(folder: str, spec: Spec) -> int:
+    _mark(spec.key)
     os.chdir(folder)
     lock = _take_lock()
     _passage("runner-after-lock")
@@ -145,15 +153,41 @@ def _plain_process() -> None:
     os.umask(0o077)
 
 
-def _read_spec() -> Spec:
+def _read_order() -> bytes:
     parts = []
     while part := os.read(0, 1 << 20):
         parts.append(part)
+    return b"".join(parts)
+
+
+def _understood(order: bytes) -> tuple[str, Spec]:
+    """The run folder and what to do there. Raises SpecError."""
     try:
-        value = loads(b"".join(parts).decode())
+        value = loads(order.decode())
     except ValueError as error:
         raise SpecError(f"The order for this process is not JSON: {error}.") from None
-    return Spec(value)
+    folder = value.get("folder") if isinstance(value, dict) else None
+    if not isinstance(value, dict) or not isinstance(folder, str):
+        raise SpecError("The order for this process cannot be carried out: it names no run folder.")
+    return folder, Spec(value.get("spec"))
+
+
+def _mark(key: str) -> None:
+    """Write the key over the room in this process's environment, where `marked` looks for it."""
+    mark = f"{MARKER}={key}".encode()
+    room = f"{UNNAMED}={'-' * UNNAMED_ROOM}".encode()
+    try:
+        stat = os.open("/proc/self/stat", os.O_RDONLY | os.O_CLOEXEC)
+        environ = os.open("/proc/self/environ", os.O_RDONLY | os.O_CLOEXEC)
+        memory = os.open("/proc/self/mem", os.O_RDWR | os.O_CLOEXEC)
+        begin = int(os.read(stat, 4096).rpartition(b")")[2].split()[_ENV_START])
+        offset = os.read(environ, 1 << 17).find(room)
+        if offset >= 0 and len(mark) <= len(room):
+            os.pwrite(memory, mark.ljust(len(room), b"\0"), begin + offset)
+        for fd in (stat, environ, memory):
+            os.close(fd)
+    except OSError:  # its lock tells of it too, and its children carry their own
+        return
 
 
 def _take_lock() -> int:

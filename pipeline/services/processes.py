@@ -54,13 +54,15 @@ def launch(process_id: int) -> bool:
         return False
     crashpoint("launch-before-spawn")
     try:
-        spec = kinds.handler_of(process).spec(process)
-        identity = spawn.spawn(conf.runs(), process.key, spec)
+        with spawn.spare.take() as runner:  # it starts while the order is made
+            spec = kinds.handler_of(process).spec(process)
+            identity = runner.order(conf.runs(), process.key, spec)
     except (Refused, spawn.SpawnFailed) as error:
         return _not_launched(process, str(error))
     crashpoint("launch-after-spawn")
     adopt(process, identity)
     ring()
+    spawn.spare.refill()
     return True
 
 

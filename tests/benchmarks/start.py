@@ -12,7 +12,7 @@ from agents.models import Session
 from agents.services import pool
 from pipeline import conf
 from pipeline.actors import OPERATOR_ON_HOST
-from pipeline.processes import confine
+from pipeline.processes import confine, spawn
 from pipeline.services import processes
 from tests.benchmarks.floors import BareStart
 from tests.benchmarks.measure import Row, Sample, milliseconds, ratio, take_turns, wait_for
@@ -62,7 +62,7 @@ class Starts:
 
     def _first_byte(self, session: Session, before: float) -> float:
         log = self.world.log(session)
-        wait_for(lambda: first_output(log), f"the first byte of session {session.pk}", pause=0.002)
+        wait_for(lambda: first_output(log), f"the first byte of session {session.pk}", pause=0.02)
         record = first_output(log)
         assert record is not None
         return record.monotonic_ns / 1e9 - before
@@ -73,6 +73,7 @@ class Starts:
 
 def measure(rounds: int) -> list[Row]:
     level = confine.level_available()
+    spawn.spare.kept = True  # as in a worker
     prefix: list[str] = []
     with served(coders=2) as world:
         starts = Starts(world)

@@ -29,6 +29,8 @@ IN_A_PROJECT: dict[str, tuple[str, str, Role]] = {
     "story-diff": ("get", "name number", Role.VIEWER),
     "story-do": ("post", "name number verb", Role.DEVELOPER),
     "criterion-tick": ("post", "name number criterion", Role.DEVELOPER),
+    "story-delete": ("post", "name number", Role.OPERATOR),
+    "story-assign": ("post", "name number", Role.DEVELOPER),
     "story-start": ("post", "name number", Role.DEVELOPER),
     "story-stop": ("post", "name number", Role.DEVELOPER),
     "agents": ("get", "name", Role.VIEWER),

@@ -6,13 +6,15 @@ import sys
 from argparse import ArgumentParser
 from typing import Any
 
+from agents.commands import Shapes, WatchingCommand
 from agents.services import pool
 from pipeline import shapes
 from pipeline.actors import OPERATOR_ON_HOST
-from pipeline.commands import VerbCommand, find_project, the_project
+from pipeline.commands import find_project, the_project
+from pipeline.exceptions import BadInput
 from pipeline.models import Story
 from pipeline.models.story import Kind, QaMode
-from pipeline.services import stories
+from pipeline.services import dependencies, stories
 from pipeline.stages import Stage
 
 PERFORMED = {
@@ -34,24 +36,20 @@ PERFORMED = {
 NOT_RUNNING = "The server is not running, so it waits until it is: ./huskies up."
 
 
-class Command(VerbCommand):
-    help = "Create, list, show, start, stop and move stories."
+class Command(WatchingCommand):
+    help = "Create, list, show, edit, start, stop, move and delete stories."
 
     def add_verbs(self) -> None:
         create = self.verb("create", self.create, "write a new story into the backlog")
         create.add_argument("title", nargs="?", default="")
         create.add_argument("--title", dest="named_title", default="", help="the same")
         create.add_argument("--project", help="its project; may be left out when there is only one")
-        create.add_argument("--kind", choices=Kind.values, default="story")
-        create.add_argument("--description", default="", help="text, or - to read it from standard input")
-        create.add_argument(
-            "--criterion",
-            action="append",
-            default=[],
-            help="an acceptance criterion; may be given several times",
+        self.with_fields(create)
+        edit = self.on_story(
+            "edit", self.edit, "change what is given; a running session keeps what it began with"
         )
-        create.add_argument("--agent", default="", help="the agent that should work on it")
-        create.add_argument("--qa", choices=[mode for mode in QaMode.values if mode], default="")
+        edit.add_argument("--title")
+        self.with_fields(edit)
         listed = self.verb("list", self.list, "the stories, without the archived ones")
         listed.add_argument("--project")
         listed.add_argument("--stage", choices=Stage.values)
@@ -65,6 +63,28 @@ class Command(VerbCommand):
         move.add_argument("--why", default="", help="the reason, which others will read")
         for name, help in PERFORMED.items():
             self.with_reason(self.on_story(name, self.perform, help))
+        self.with_timeout(self.on_story("wait", self.wait, "block until nothing of it goes on by itself"))
+        depends = self.on_story("depends", self.depends, "which stories must be done before it starts")
+        depends.add_argument("on", help="their numbers, such as 3,4; none = it depends on nothing")
+        priority = self.on_story("priority", self.priority, "higher goes first")
+        priority.add_argument("priority", type=int)
+        delete = self.on_story("delete", self.delete, "take it away for ever, with its work and history")
+        delete.add_argument("--yes", action="store_true", help="you mean it")
+
+    def with_fields(self, parser: ArgumentParser) -> None:
+        """What a story is made of; what is not given stays as it is."""
+        parser.add_argument("--kind", choices=Kind.values)
+        parser.add_argument("--description", help="text, or - to read it from standard input")
+        parser.add_argument(
+            "--criterion", action="append", help="an acceptance criterion; may be given several times"
+        )
+        parser.add_argument("--agent", help="the agent that should work on it")
+        parser.add_argument(
+            "--any-agent-after", type=int, metavar="MINUTES", help="then any agent may take it all the same"
+        )
+        parser.add_argument("--qa", choices=[mode for mode in QaMode.values if mode])
+        parser.add_argument("--depends", metavar="3,4", help="the stories that must be done before it starts")
+        parser.add_argument("--priority", type=int, help="higher goes first; 0 is usual")
 
     def on_story(self, name: str, run: Any, help: str) -> ArgumentParser:
         parser = self.verb(name, run, help)
@@ -76,21 +96,24 @@ class Command(VerbCommand):
         parser.add_argument("--why", default="", help="the same")
 
     def create(self, options: dict[str, Any]) -> dict[str, Any]:
-        description = sys.stdin.read() if options["description"] == "-" else options["description"]
         story = stories.create_story(
             the_project(options["project"]),
             title=options["named_title"] or options["title"],
-            kind=options["kind"],
-            description=description,
-            criteria=options["criterion"],
-            preferred_agent=options["agent"],
-            qa=options["qa"],
             actor=OPERATOR_ON_HOST,
+            **fields(options),
         )
         self.say(f"{story.label} is in the backlog: {story.title}")
         return shapes.story(story)
 
-    def list(self, options: dict[str, Any]) -> list[dict[str, Any]]:
+    def edit(self, options: dict[str, Any]) -> dict[str, Any]:
+        values = fields(options) | ({"title": options["title"]} if options["title"] is not None else {})
+        if not values:
+            raise BadInput("Say what to change: --title, --description, --criterion, --agent, --priority ...")
+        story = stories.edit_story(stories.find_story(options["story"]), actor=OPERATOR_ON_HOST, **values)
+        self.say(f"{story.label} is changed: {', '.join(values)}.")
+        return self.fresh(story)
+
+    def list(self, options: dict[str, Any]) -> Shapes:
         rows = Story.objects.select_related("project").order_by("project__name", "number")
         if options["project"]:
             rows = rows.filter(project=find_project(options["project"]))
@@ -173,6 +196,40 @@ class Command(VerbCommand):
             stories.perform(story, name, actor=OPERATOR_ON_HOST, why=options["reason"] or options["why"])
         )
 
+    def wait(self, options: dict[str, Any]) -> dict[str, Any]:
+        return self.wait_for(stories.find_story(options["story"]), options)
+
+    def depends(self, options: dict[str, Any]) -> dict[str, Any]:
+        story, numbers = stories.find_story(options["story"]), numbers_of(options["on"])
+        dependencies.set_dependencies(story, numbers, actor=OPERATOR_ON_HOST)
+        on = ", ".join(f"#{number}" for number in numbers)
+        self.say(f"{story.label} depends on {on or 'nothing'}.")
+        return {**self.fresh(story), "depends_on": numbers}
+
+    def priority(self, options: dict[str, Any]) -> dict[str, Any]:
+        story = stories.edit_story(
+            stories.find_story(options["story"]), actor=OPERATOR_ON_HOST, priority=options["priority"]
+        )
+        self.say(f"{story.label} has priority {options['priority']}.")
+        return {**self.fresh(story), "priority": options["priority"]}
+
+    def delete(self, options: dict[str, Any]) -> dict[str, Any]:
+        story = stories.find_story(options["story"])
+        if not options["yes"]:
+            raise BadInput(
+                f"Story {story.label} would go for ever, with its history, its sessions' output and every commit that has not landed. "
+                "Say --yes if you mean it; `story archive` keeps everything."
+            )
+        from pipeline.services import deleting
+
+        label = story.label
+        deleting.delete_story(story, actor=OPERATOR_ON_HOST)
+        gone = not Story.objects.filter(pk=story.pk).exists()
+        self.say(
+            f"{label} is deleted." if gone else f"{label} is being deleted: it goes once nothing of it runs."
+        )
+        return {"story": label, "deleted": gone}
+
     def said(self, story: Story) -> dict[str, Any]:
         shape = self.fresh(story)
         waits = f"; {shape['waiting_for']}" if shape["waiting_for"] else ""
@@ -181,3 +238,27 @@ class Command(VerbCommand):
 
     def fresh(self, story: Story) -> dict[str, Any]:
         return shapes.story(Story.objects.select_related("project").get(pk=story.pk))
+
+
+def fields(options: dict[str, Any]) -> dict[str, Any]:
+    """The given ones of a story's fields, as the services call them."""
+    description = sys.stdin.read() if options["description"] == "-" else options["description"]
+    values = {
+        "kind": options["kind"],
+        "description": description,
+        "criteria": options["criterion"],
+        "preferred_agent": options["agent"],
+        "any_agent_after": options["any_agent_after"],
+        "qa": options["qa"],
+        "depends_on": numbers_of(options["depends"]) if options["depends"] is not None else None,
+        "priority": options["priority"],
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def numbers_of(text: str) -> list[int]:
+    """`3,4` or `#3 #4` as numbers; `none` or nothing = no number. Raises BadInput."""
+    words = [word.lstrip("#") for word in text.replace(",", " ").split() if word != "none"]
+    if not all(word.isdecimal() and len(word) < 10 for word in words):
+        raise BadInput(f"{text!r} names no stories; write their numbers, such as 3,4, or none.")
+    return [int(word) for word in words]

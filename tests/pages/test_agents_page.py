@@ -1,0 +1,157 @@
+"""The pages of agents and limits: what they tell, what their buttons do, and that every act has an actor in the history."""
+
+from __future__ import annotations
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from agents.models import Agent, Limit, Session
+from pipeline.models import Act, Story
+from pipeline.roles import Role
+from tests import factories
+from tests.pages.conftest import Town
+
+HOSTILE = "<script>alert(1)</script>\u202e\x1b[31m"
+
+
+def of(town: Town, who: str) -> Client:
+    client = Client()
+    client.force_login(town.people[who])
+    return client
+
+
+def page(town: Town, who: str = "operator", name: str = "agents") -> str:
+    return of(town, who).get(reverse(name, args=["web"])).content.decode()
+
+
+def limits() -> dict[str, int]:
+    """Those that a test made: the factory's own is the server's."""
+    return {f"{row.scope} {row.subject}".strip(): row.most for row in Limit.objects.exclude(scope="server")}
+
+
+def do(town: Town, verb: str, who: str = "operator", agent: str = "coder-1", **fields: str) -> int:
+    return int(of(town, who).post(reverse("agent-do", args=["web", agent, verb]), fields).status_code)
+
+
+def test_an_agent_is_shown_with_what_it_works_on_and_since_when(town: Town) -> None:
+    factories.coder(town.web, 2)
+    shown = page(town)
+    assert 'data-agent="web/coder-1" data-state="working"' in shown
+    assert 'data-agent="web/coder-2" data-state="free"' in shown
+    assert "#1 Add a button" in shown and "for less than a minute" in shown
+    Session.objects.filter(pk=town.session.pk).update(throttled=True)
+    assert "The provider warned that a limit is near" in page(town)
+
+
+def test_a_pause_is_shown_with_who_and_why_and_ended_by_its_button(town: Town) -> None:
+    agent = factories.coder(town.web, 2)
+    assert do(town, "pause", agent="coder-2", why="the model is being replaced") == 302
+    assert "Paused by operator: the model is being replaced" in page(town)
+    assert do(town, "pause", agent="coder-2") == 409
+    assert do(town, "resume", agent="coder-2") == 302
+    agent.refresh_from_db()
+    assert (agent.paused_for, agent.paused_by) == ("", "")
+    acts = list(Act.objects.values_list("actor", "verb", "subject", "why"))
+    assert acts[0] == ("operator", "agent.pause", "agent web/coder-2", "the model is being replaced")
+    assert acts[1][:3] == ("operator", "agent.resume", "agent web/coder-2")
+    assert "agent.pause" in page(town)
+
+
+def test_the_stop_button_stops_and_holds_the_story(town: Town) -> None:
+    Story.objects.filter(pk=town.story.pk).update(held_for="")
+    assert do(town, "stop", who="developer") == 302
+    town.story.refresh_from_db()
+    town.session.refresh_from_db()
+    assert town.story.held_for == "stopped by developer"
+    assert town.session.stop_requested_by == "developer"
+    assert "Stops: asked by developer" in page(town)
+    assert do(town, "stop", agent=factories.coder(town.web, 2).name) == 409
+
+
+def test_a_story_is_given_to_an_agent_by_its_button(town: Town) -> None:
+    factories.coder(town.web, 2)
+    other = factories.story(town.web, "Another")
+    assert f'<option value="{other.number}">' in page(town)
+    assert do(town, "start", who="developer", agent="coder-2", story=str(other.number)) == 302
+    other.refresh_from_db()
+    assert other.stage == "coding"
+    assert do(town, "start", agent="coder-2", story="99") == 409
+    assert do(town, "start", agent="coder-2") == 409
+    assert do(town, "frobnicate", agent="coder-2") == 409
+
+
+def test_a_viewer_sees_agents_and_is_offered_nothing(town: Town) -> None:
+    shown = page(town, "viewer")
+    assert 'data-agent="web/coder-1"' in shown and "/do/" not in shown
+    assert do(town, "pause", who="developer") == 403
+    assert do(town, "stop", who="viewer") == 403
+    assert do(town, "stop", who="stranger") == 404
+
+
+def test_all_agents_are_those_of_the_projects_that_one_may_see(town: Town) -> None:
+    factories.coder(town.web, 2)
+    shown = of(town, "root").get(reverse("all-agents")).content.decode()
+    assert 'aria-label="Agents of web"' in shown and 'aria-label="Agents of other"' in shown
+    strangers = of(town, "stranger").get(reverse("all-agents")).content.decode()
+    assert "coder-1" not in strangers and "Agents of web" not in strangers
+
+
+def test_hostile_names_and_reasons_are_text(town: Town) -> None:
+    Story.objects.filter(pk=town.story.pk).update(stage="coding", waiting_for=HOSTILE, title=HOSTILE)
+    Agent.objects.update(paused_for=HOSTILE, paused_by=HOSTILE, model=HOSTILE)
+    Act.objects.create(actor=HOSTILE, verb="x", subject="agent web/coder-1", why=HOSTILE)
+    for name in ("agents", "project-limits"):
+        shown = page(town, name=name)
+        assert "<script>alert" not in shown and "\u202e" not in shown and "\x1b" not in shown
+
+
+def test_a_limit_is_raised_and_cleared_from_its_page(town: Town) -> None:
+    client, url = of(town, "operator"), reverse("project-limit-set", args=["web"])
+    assert client.post(url, {"scope": "project", "most": "3"}).status_code == 302
+    assert limits() == {f"project {town.web.pk}": 3}
+    shown = page(town, name="project-limits")
+    assert "project web" in shown and "1 of 3" in shown
+    assert client.post(url, {"scope": "project", "subject": "web", "clear": "1"}).status_code == 302
+    assert limits() == {}
+    assert client.post(url, {"scope": "project", "most": ""}).status_code == 409
+    assert [act.verb for act in Act.objects.order_by("id")] == ["limit.set", "limit.clear"]
+
+
+@pytest.mark.parametrize("scope", ["server", "user", "host", "role"])
+def test_a_projects_operator_changes_nothing_of_the_whole_server(town: Town, scope: str) -> None:
+    client = of(town, "operator")
+    project_url = reverse("project-limit-set", args=["web"])
+    assert client.post(project_url, {"scope": scope, "subject": "", "most": "3"}).status_code == 409
+    assert client.post(reverse("limit-set"), {"scope": scope, "most": "3"}).status_code == 403
+    assert limits() == {} and Limit.objects.get().most == 100
+
+
+def test_a_projects_page_names_only_its_own_things(town: Town) -> None:
+    factories.coder(factories.project("third"), 7)
+    client = of(town, "operator")
+    url = reverse("project-limit-set", args=["web"])
+    assert client.post(url, {"scope": "project", "subject": "other", "most": "3"}).status_code == 302
+    assert limits() == {f"project {town.web.pk}": 3}
+    assert client.post(url, {"scope": "agent", "subject": "third/coder-7", "most": "0"}).status_code == 409
+    assert client.post(url, {"scope": "agent", "subject": "coder-1", "most": "0"}).status_code == 302
+
+
+def test_a_budget_is_set_from_its_page_and_shows_what_was_spent(town: Town) -> None:
+    client, url = of(town, "operator"), reverse("project-limit-set", args=["web"])
+    fields = {"scope": "project", "period": "day", "usd": "2.50", "tokens": ""}
+    assert client.post(url, fields).status_code == 302
+    assert "$0.00 of $2.50" in page(town, name="project-limits")
+    assert client.post(url, {**fields, "usd": "-1"}).status_code == 409
+    assert of(town, "developer").post(url, fields).status_code == 403
+
+
+def test_a_story_page_offers_assigning_and_deleting_by_role(town: Town) -> None:
+    url = reverse("story", args=["web", 1])
+    shown = of(town, "operator").get(url).content.decode()
+    assert reverse("story-assign", args=["web", 1]) in shown
+    assert reverse("story-delete", args=["web", 1]) in shown
+    confirm = of(town, "operator").get(reverse("story-delete", args=["web", 1])).content.decode()
+    assert "It goes for ever" in confirm and "1 session" in confirm
+    assert of(town, "developer").get(reverse("story-delete", args=["web", 1])).status_code == 403
+    assert Role.OPERATOR > Role.DEVELOPER
