@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.utils.html import format_html
 
-from agents.models import Agent, Credential, Session
+from agents.agent_views import group_of
+from agents.models import Agent, Budget, Credential, Limit, RuntimePause, Session, Spend
+from agents.services import faces, roster
 from agents.views import log_of
 from pipeline.admin import ReadOnly
-from pipeline.views import rights
+from pipeline.exceptions import Refused
+from pipeline.views import actor, rights
 
 
 @admin.register(Session)
 class SessionAdmin(ReadOnly):
-    list_display = ("id", "story", "agent", "role", "state", "outcome", "cost_usd", "started_at", "ended_at")
-    list_filter = ("state", "outcome", "agent", "project")
+    list_display = (
+        "id", "story", "agent", "role", "state", "outcome", "stop_cause", "throttled", "cost_usd", "started_at", "ended_at",
+    )  # fmt: skip
+    list_filter = ("state", "outcome", "stop_cause", "agent", "project")
     list_select_related = ("story__project", "agent")
     change_form_template = "admin/agents/session/change_form.html"
 
@@ -36,11 +46,80 @@ class SessionAdmin(ReadOnly):
 
 @admin.register(Agent)
 class AgentAdmin(ReadOnly):
-    list_display = ("name", "project", "role", "runtime", "model", "configured", "paused_for")
+    """Its page has the buttons of our own pages; the list can pause, resume and stop several at once."""
+
+    list_display = ("name", "project", "role", "runtime", "model", "configured", "paused_for", "paused_by")
     list_filter = ("project", "role", "runtime", "configured")
+    list_select_related = ("project",)
+    actions = ("pause_selected", "resume_selected", "stop_selected")
+    change_form_template = "admin/agents/agent/change_form.html"
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        rows = Agent.objects.filter(pk=object_id) if object_id.isdecimal() else Agent.objects.none()
+        shown = faces.of_agents(rows)
+        more = {"group": group_of(request, shown[0].agent.project), "face": shown[0]} if shown else {}
+        return super().change_view(request, object_id, form_url, {**(extra_context or {}), **more})
+
+    @admin.action(description="Pause", permissions=["view"])
+    def pause_selected(self, request: HttpRequest, queryset: QuerySet[Agent]) -> None:
+        self.each(request, queryset, lambda agent: roster.pause_agent(agent, actor=actor(request)))
+
+    @admin.action(description="Resume", permissions=["view"])
+    def resume_selected(self, request: HttpRequest, queryset: QuerySet[Agent]) -> None:
+        self.each(request, queryset, lambda agent: roster.resume_agent(agent, actor=actor(request)))
+
+    @admin.action(description="Stop what they run", permissions=["view"])
+    def stop_selected(self, request: HttpRequest, queryset: QuerySet[Agent]) -> None:
+        self.each(request, queryset, lambda agent: roster.stop_agent(agent, actor=actor(request)))
+
+    def each(self, request: HttpRequest, agents: QuerySet[Agent], act: Callable[[Agent], object]) -> None:
+        for agent in agents.select_related("project"):
+            try:
+                act(agent)
+            except Refused as error:
+                self.message_user(request, error.message, level="error")
+
+
+class OnOurPage(ReadOnly):
+    """Limits and budgets are changed on the page that shows their use, by the verbs that write the history."""
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return bool(request.user.is_superuser)
+
+    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
+        return redirect("limits")
+
+    @admin.display(description="page")
+    def open_page(self, row: Any) -> str:
+        return format_html('<a href="{}">change</a>', reverse("limits"))
+
+
+@admin.register(Limit)
+class LimitAdmin(OnOurPage):
+    list_display = ("scope", "subject", "most", "open_page")
+    list_filter = ("scope",)
+
+
+@admin.register(Budget)
+class BudgetAdmin(OnOurPage):
+    list_display = ("scope", "subject", "period", "usd", "tokens", "open_page")
+    list_filter = ("scope", "period")
+
+
+@admin.register(Spend)
+class SpendAdmin(ReadOnly):
+    list_display = ("day", "project", "user", "agent", "model", "usd", "tokens")
+    list_filter = ("day", "project", "model")
+
+
+@admin.register(RuntimePause)
+class RuntimePauseAdmin(ReadOnly):
+    list_display = ("host", "runtime", "paused_for", "at")
 
 
 @admin.register(Credential)
 class CredentialAdmin(ReadOnly):
-    list_display = ("name", "kind", "base_urls", "paused_for")
+    list_display = ("name", "kind", "base_urls", "paused_for", "paused_until", "throttled_until")
     exclude = ("sealed",)

@@ -70,15 +70,23 @@ def _page(request: HttpRequest, projects: list[Project], more: dict[str, Any]) -
 
 def _group(request: HttpRequest, project: Project, offered: list[Story], look: Pool) -> dict[str, Any]:
     """The faces of a project, with what this person may do with each and the stories that each could take."""
-    mine = [story for story in offered if story.project_id == project.pk]
     rows = faces.of_agents(Agent.objects.filter(project=project), look)
+    with_whom = {face.session.story_id: face.agent.name for face in rows if face.session}
+    mine = [story for story in offered if story.project_id == project.pk]
+    for story in mine:
+        story.on_it = with_whom.get(story.pk, "")  # type: ignore[attr-defined]
     shown = [face for face in rows if face.state != "gone"]
-    lamps = [face.lamp for face in shown]
     return {
-        "project": project,
         "faces": [{"face": face, "offers": offers(face.agent.role, mine)} for face in shown],
         "working": sum(face.session is not None for face in shown),
-        "lamps": {lamp: lamps.count(lamp) for lamp in dict.fromkeys(lamps)},
+        **group_of(request, project),
+    }
+
+
+def group_of(request: HttpRequest, project: Project) -> dict[str, Any]:
+    """What this person may do with the project's agents: which buttons are offered."""
+    return {
+        "project": project,
         "may_start": may(request.user, "story.start", project),
         "may_pause": may(request.user, "agent.pause", project),
     }

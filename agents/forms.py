@@ -65,10 +65,12 @@ class SubjectForm(forms.Form):
 
 
 class LimitForm(SubjectForm):
+    field_order = ("scope", "subject", "most", "why")
     most = forms.IntegerField(required=False, min_value=0, label="At most", help_text="0 = nothing starts.")
 
 
 class BudgetForm(SubjectForm):
+    field_order = ("scope", "subject", "period", "usd", "tokens", "why")
     period = forms.ChoiceField(choices=Period.choices)
     usd = forms.DecimalField(
         required=False,

@@ -23,6 +23,7 @@ HUSKIES_TICK_MS = env.integer("HUSKIES_TICK_MS", 20, low=5, high=1000)
 HUSKIES_PUSH_MS = env.integer("HUSKIES_PUSH_MS", 50, low=5, high=1000)
 HUSKIES_SWEEP_MS = env.integer("HUSKIES_SWEEP_MS", 2000, low=100, high=60_000)
 HUSKIES_UNCONFINED = env.flag("HUSKIES_UNCONFINED")
+HUSKIES_HOST_LOST_AFTER = env.integer("HUSKIES_HOST_LOST_AFTER", 600, low=60, high=30 * 86_400)
 
 DEBUG = env.flag("HUSKIES_DEBUG")
 

@@ -138,4 +138,14 @@ class ProcessAdmin(ReadOnly):
 
 @admin.register(models.Host)
 class HostAdmin(ReadOnly):
-    list_display = ("name", "seen_at", "queue_seen_at", "level")
+    list_display = ("name", "draining", "seen_at", "queue_seen_at", "suspect_since", "lost_at", "level")
+
+
+@admin.register(models.Act)
+class ActAdmin(ReadOnly):
+    """What people and the server did outside any story."""
+
+    list_display = ("at", "actor", "verb", "subject", "why")
+    list_filter = ("verb", "actor")
+    search_fields = ("subject", "why", "actor")
+    ordering = ("-id",)

@@ -51,6 +51,7 @@ MAY: dict[str, Role] = {
     "project.add": Role.ADMIN,
     "demo.start": Role.ADMIN,
     "credential.edit": Role.ADMIN,
+    "host.edit": Role.ADMIN,
     "member.edit": Role.ADMIN,
     "agent.pause": Role.OPERATOR,
     "agent.assign": Role.DEVELOPER,

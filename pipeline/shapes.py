@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
-from pipeline.models import Story
+from pipeline.models import Dependency, Story
 
 Enricher = Callable[[Sequence[Story]], dict[int, dict[str, Any]]]
 """Stories -> for each one's id, values of ENRICHED."""
@@ -28,12 +28,22 @@ def story(row: Story) -> dict[str, Any]:
 
 
 def stories(rows: Sequence[Story]) -> list[dict[str, Any]]:
-    """Each as {"project", "number", "kind", "title", "stage", "frozen", "waiting_for", "agent", "session", "commit", "cost_usd"}.
+    """Each as {"project", "number", "kind", "title", "stage", "frozen", "priority", "depends_on", "waiting_for", "agent", "session", "commit",
+    "cost_usd"}.
 
-    A constant number of queries. `waiting_for`: why nothing happens just now, or null; `commit`: the landed one, or null.
+    A constant number of queries. `depends_on`: numbers of its project; `waiting_for`: why nothing happens just now, or null; `commit`: the
+    landed one, or null.
     """
-    more = [enrich(rows) for enrich in enrichers]
+    more = [enrich(rows) for enrich in [depends_on, *enrichers]]
     return [_story(row, [values.get(row.pk, {}) for values in more]) for row in rows]
+
+
+def depends_on(rows: Sequence[Story]) -> dict[int, dict[str, Any]]:
+    found: dict[int, dict[str, Any]] = {row.pk: {"depends_on": []} for row in rows}
+    edges = Dependency.objects.filter(story__in=list(found)).order_by("number")
+    for story_id, number in edges.values_list("story_id", "number"):
+        found[story_id]["depends_on"].append(number)
+    return found
 
 
 def _story(row: Story, more: list[dict[str, Any]]) -> dict[str, Any]:
@@ -47,6 +57,8 @@ def _story(row: Story, more: list[dict[str, Any]]) -> dict[str, Any]:
         "title": row.title,
         "stage": row.stage,
         "frozen": row.frozen,
+        "priority": row.priority,
+        "depends_on": added["depends_on"],
         "waiting_for": row.held_for or row.needs_approval or row.waiting_for or row.reason or None,
         "agent": added["agent"],
         "session": added["session"],

@@ -16,23 +16,22 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 
 from django.conf import settings
 from django.db import DatabaseError, close_old_connections, transaction
 from django.utils import timezone
 
-from pipeline import conf, events, kinds, sweeps
+from pipeline import conf, events, following, kinds, logevents, sweeps
+from pipeline.following import Batch, Followed
 from pipeline.models import Host, LogEvent, Process
 from pipeline.models.process import ProcessState
 from pipeline.processes import identity as identities
-from pipeline.processes import logfile, spawn, sweep
+from pipeline.processes import spawn, sweep
 from pipeline.processes.crashpoint import crashpoint
 from pipeline.services import processes
 
 logger = logging.getLogger("huskies.supervisor")
 
-BYTES_PER_TURN = 256 * 1024
 SCAN_SECONDS = 1.0
 LAUNCH_SECONDS = 2.0
 HEARTBEAT_SECONDS = 3.0
@@ -40,22 +39,11 @@ LEASE_SECONDS = 3600.0
 
 
 @dataclass
-class Followed:
-    """One process that is followed: its row, where its log stands, and the descriptor that tells its end."""
-
-    process: Process
-    folder: Path
-    pidfd: int | None = None
-    size: int = 0
-    gone: bool = False
-    checked: float = 0.0
-
-
-@dataclass
 class Supervisor:
     tick_seconds: float = field(default_factory=lambda: settings.HUSKIES_TICK_MS / 1000)
     followed: dict[int, Followed] = field(default_factory=dict)
     stopping: bool = False
+    behind: bool = False
     _due: dict[str, float] = field(default_factory=dict)
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
     _bell: socket.socket | None = None
@@ -73,10 +61,12 @@ class Supervisor:
             self.close()
 
     def wait(self) -> None:
-        """Sleep until an exit, the bell, or the tick; the tick is long when nothing is followed."""
+        """Sleep until an exit, the bell, or the tick; the tick is long when nothing is followed, and not waited for when a log has more."""
         seconds = (
             self.tick_seconds if self.followed else min(0.5, max(0.0, self._next_due() - time.monotonic()))
         )
+        if self.behind:
+            seconds = 0.0
         for key, _ in self._selector.select(seconds):
             if key.fileobj is self._bell:
                 with contextlib.suppress(BlockingIOError):
@@ -163,16 +153,19 @@ class Supervisor:
     # -- logs ----------------------------------------------------------------------------------------------------
 
     def follow(self) -> None:
-        """Read what is new in every log, and store all of it in one transaction; on an error, each in its own."""
-        batches = [
-            (f, f.process.offset, batch) for f in list(self.followed.values()) if (batch := self.read(f))
-        ]
+        """Read what is new in every log, parse it, and store all of it in one transaction; on an error, each in its own.
+
+        Each log gets the same share of a turn. Parsing stands outside of the transaction: on SQLite it keeps all other writers waiting.
+        """
+        found = [batch for followed in list(self.followed.values()) if (batch := following.read(followed))]
+        self.behind = any(batch.more for batch in found)
+        batches = [batch for batch in found if self.parsed(batch)]
         if not batches:
             return
         try:
             with transaction.atomic():
-                for followed, _, (records, offset) in batches:
-                    self.store(followed, records, offset)
+                for batch in batches:
+                    self.store(batch)
                 crashpoint("supervisor-in-batch")
         except Exception as error:
             if isinstance(error, Overtaken):
@@ -182,73 +175,70 @@ class Supervisor:
                     "A batch of several logs failed; each is stored by itself.",
                     extra={"action": "batch_failed"},
                 )
-            for followed, begin, (records, offset) in batches:
-                followed.process.refresh_from_db()
-                if followed.process.offset == begin:
-                    self.store_alone(followed, records, offset)
+            for batch in batches:
+                batch.followed.process.refresh_from_db()
+                if batch.followed.process.offset == batch.begin:
+                    self.store_alone(batch)
                 else:  # another follower has stored these already; the next scan takes it up where it stands
-                    self.drop(followed)
+                    self.drop(batch.followed)
 
-    def read(self, followed: Followed) -> tuple[list[logfile.Record], int] | None:
-        path = followed.folder / "log"
+    def parsed(self, batch: Batch) -> bool:
+        """Whether the batch's records could be understood; a log that cannot be ends its process."""
+        process = batch.followed.process
         try:
-            size = path.stat().st_size
-        except FileNotFoundError:
-            return None
-        if size == followed.process.offset:
-            return None
-        try:
-            records, offset = logfile.read_records(path, followed.process.offset, BYTES_PER_TURN)
-        except logfile.LogDamaged as error:
-            logger.error("%s", error, extra={"action": "log_damaged"})
-            followed.process.offset = size
-            return None
-        return (records, offset) if records else None
+            batch.new = kinds.handler_of(process).records(process, batch.records)
+        except DatabaseError:
+            raise
+        except Exception:
+            logger.exception(
+                "The log of process %s cannot be understood.", process.key, extra={"action": "handler_failed"}
+            )
+            self.fail(process, "its log could not be understood (handler failed)")
+            self.drop(batch.followed)
+            return False
+        return True
 
-    def store_alone(self, followed: Followed, records: list[logfile.Record], offset: int) -> None:
+    def store_alone(self, batch: Batch) -> None:
+        if not self.parsed(batch):
+            return
         try:
             with transaction.atomic():
-                self.store(followed, records, offset)
+                self.store(batch)
         except DatabaseError:
             raise
         except Overtaken as error:
             logger.warning("%s", error, extra={"action": "overtaken"})
         except Exception:
+            process = batch.followed.process
             logger.exception(
-                "The log of process %s cannot be understood.",
-                followed.process.key,
-                extra={"action": "handler_failed"},
+                "The log of process %s cannot be stored.", process.key, extra={"action": "handler_failed"}
             )
-            self.fail(followed.process, "its log could not be understood (handler failed)")
-            self.drop(followed)
+            self.fail(process, "its log could not be stored (handler failed)")
+            self.drop(batch.followed)
 
-    def store(self, followed: Followed, records: list[logfile.Record], offset: int) -> None:
+    def store(self, batch: Batch) -> None:
         """Rows, parser state and offset in one transaction; by compare-and-set on the offset, so that two followers store once."""
-        process = followed.process
-        handler, before, seq = kinds.handler_of(process), process.offset, process.last_seq
-        new = handler.records(process, records)
+        process, new = batch.followed.process, batch.new
+        handler, seq = kinds.handler_of(process), process.last_seq
         started = not process.main_started and any(
             e.kind == "note" and e.body.get("note") == "step-start" and e.body.get("main") for e in new
         )
-        changed = Process.objects.filter(pk=process.pk, offset=before, state=ProcessState.RUNNING).update(
-            offset=offset,
+        changed = Process.objects.filter(
+            pk=process.pk, offset=batch.begin, state=ProcessState.RUNNING
+        ).update(
+            offset=batch.offset,
             parser_state=process.parser_state,
             last_seq=seq + len(new),
             main_started=process.main_started or started,
         )
         if changed != 1:
             fresh = Process.objects.filter(pk=process.pk).first()
-            self.drop(followed)
+            self.drop(batch.followed)
             raise Overtaken(
                 f"Another supervisor follows process {process.key}; now at {fresh.offset if fresh else 'nothing'}."
             )
-        LogEvent.objects.bulk_create(
-            [
-                LogEvent(process=process, seq=seq + n, kind=e.kind, body=e.body, at=e.at)
-                for n, e in enumerate(new, 1)
-            ]
-        )
-        process.offset, process.last_seq = offset, seq + len(new)
+        logevents.append(process.pk, seq + 1, new)
+        process.offset, process.last_seq = batch.offset, seq + len(new)
         if started:
             process.main_started = True
             handler.started(process)
@@ -274,9 +264,9 @@ class Supervisor:
             said = spawn.read_exit(conf.runs(), process.key)
         except ValueError:
             said = None
-        if said is not None and process.offset < int(said.get("log_size", 0)) and self.read(followed):
+        if said is not None and process.offset < int(said.get("log_size", 0)) and following.read(followed):
             return  # the next turn stores the rest
-        if said is None and self.read(followed):
+        if said is None and following.read(followed):
             return
         leftovers: list[int] = []
         if said is None or not said.get("verified", False):

@@ -38,6 +38,14 @@ _TABLE = (
         "story.start",
         "Give it to an agent now, or as soon as one is free.",
     ),
+    Verb(
+        "deps_met",
+        "Dependencies met",
+        (S.BACKLOG,),
+        S.CODING,
+        None,
+        "All that it depends on is done or archived.",
+    ),
     Verb("to_qa", "To QA", (S.CODING,), S.QA, None, "The gate is green; someone looks at it."),
     Verb("to_merge", "To merge", (S.CODING,), S.MERGE, None, "The gate is green and no QA is asked for."),
     Verb(

@@ -79,7 +79,7 @@ def waiting() -> dict[int, Story]:
         | choosing.wanting(Role.QA)
         & ~Q(pk__in=Session.objects.live().filter(role=Role.QA).values("story_id"))
     ).order_by("id")
-    rows = fairness.with_last_served(stories).select_related("project", "asked_by", "owner")
+    rows = fairness.with_last_served(stories).select_related("project")
     found: dict[int, Story] = {}
     for story in rows:
         if story.stage == Stage.QA:
@@ -109,7 +109,7 @@ def _claim(story: Story, role: Role) -> Session | None:
         Capacity.lock()
         fresh = (
             Story.objects.select_for_update(of=("self",))
-            .select_related("project", "asked_by", "owner")
+            .select_related("project")
             .filter(choosing.wanting(role), pk=story.pk)
             .first()
         )

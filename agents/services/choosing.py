@@ -24,7 +24,7 @@ from pipeline import conf
 from pipeline.models import Capacity, Project, Story
 from pipeline.models.project import ProjectState
 from pipeline.projectfile import ProjectFile
-from pipeline.services import dependencies, gates, hosts, projects
+from pipeline.services import dependencies, gates, hosts, projectfiles
 from pipeline.stages import Stage
 
 SHOWN_BUSY = 4
@@ -92,7 +92,7 @@ class Pool:
     def file(self, project: Project) -> ProjectFile:
         found = self.files.get(project.pk)
         if found is None:
-            found = self.files[project.pk] = projects.active_file(project)
+            found = self.files[project.pk] = projectfiles.held_file(project)
         return found
 
     def hindrance(self, agent: Agent) -> str:
@@ -204,16 +204,17 @@ def _free(story: Story, field: list[Agent], pool: Pool, wanted: Agent | None, ro
 def _within(story: Story, pool: Pool, role: str) -> None:
     """The limits that do not depend on the agent. Raises MustWait naming the one that is reached."""
     project, limits, live = story.project, pool.limits, pool.live
-    person = story.asked_by or story.owner
     most = limits.get((Scope.SERVER, ""), settings.HUSKIES_SERVER_LIMIT)
     _room("the server is at its limit", len(live), most)
     most_here = applying(limits, Scope.HOST, pool.host)
     _room(f"host {pool.host} is at its limit", sum(x.host == pool.host for x in live), most_here)
     here = [x for x in live if x.project == project.pk]
     _room(f"project {project.name} is at its limit", len(here), applying(limits, Scope.PROJECT, project.pk))
-    if person is not None:
-        theirs = sum(x.person == person.pk for x in live)
-        _room(f"{person.get_username()} is at their limit", theirs, applying(limits, Scope.USER, person.pk))
+    person = story.asked_by_id or story.owner_id
+    allowed = applying(limits, Scope.USER, person) if person else None
+    if allowed is not None:
+        name = (story.asked_by or story.owner).get_username()  # type: ignore[union-attr]  # one of them is there
+        _room(f"{name} is at their limit", sum(x.person == person for x in live), allowed)
     of_role = applying(limits, Scope.ROLE, role)
     _room(f"the role {Role(role).label} is at its limit", sum(x.role == role for x in live), of_role)
     if role != Role.CODER:
@@ -252,8 +253,8 @@ def awaiting_review(project_ids: Iterable[int]) -> Counter[int]:
     rows = Story.objects.filter(project__in=project_ids, stage=Stage.QA, frozen=False)
     return Counter(
         story.project_id
-        for story in rows.select_related("project__version")
-        if gates.qa_mode(story, projects.active_file(story.project)) == "human"
+        for story in rows.select_related("project")
+        if gates.qa_mode(story, projectfiles.held_file(story.project)) == "human"
     )
 
 

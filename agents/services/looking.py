@@ -14,7 +14,7 @@ from agents.states import Outcome, Role, State
 from pipeline import moves
 from pipeline.actors import SERVER
 from pipeline.models import Story
-from pipeline.services import gates, projects
+from pipeline.services import gates, projectfiles
 from pipeline.stages import Stage
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ FREE = (Outcome.NOT_STARTED, Outcome.RATE_LIMITED, Outcome.OVERLOADED)
 
 def wanted(story: Story) -> bool:
     """Whether a qa agent is still to look at a story in QA: its mode says so, none has since it came, and tries are left."""
-    if gates.qa_mode(story, projects.active_file(story.project)) != "agent":
+    if gates.qa_mode(story, projectfiles.held_file(story.project)) != "agent":
         return False
     looks = story.sessions.filter(role=Role.QA, created_at__gte=story.stage_at, state=State.ENDED)
     if looks.filter(outcome__in=FINISHED).exists():

@@ -204,7 +204,7 @@ def claim(story: Story, *, actor: Actor, role: str = Role.CODER, named: str = ""
             key=process.key,
             fence=story.fence,
             host=pool.host,
-            started_by=story.asked_by or story.owner,
+            started_by_id=story.asked_by_id or story.owner_id,
             process=process,
             conversation=resumed.conversation if resumed else str(uuid.uuid4()),
             resumed=resumed is not None,
@@ -233,7 +233,7 @@ def _agent_named(project: Project, name: str) -> Agent:
 def _locked(story_id: int) -> Story:
     return (
         Story.objects.select_for_update(of=("self",))
-        .select_related("project", "asked_by", "owner")
+        .select_related("project")
         .get(pk=story_id)
     )
 

@@ -1,13 +1,226 @@
-"""Budgets: what may still be spent."""
+"""Budgets: what was spent, what may still be, and what a start would cost. Counted from our own ledger while agents run (Spend, LedgerRow).
+
+A start is refused when what is spent, what the sessions under way are still likely to use, and the mean session of the agent no longer fit.
+What runs is measured against the same rows by the watchdog.
+"""
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
-from agents.models import Agent
+from django.db.models import F, Sum
+
+from agents.models import Agent, Budget, LedgerRow, Session, Spend
+from agents.models.limit import PAID, Period, Scope, applying
+from agents.states import State
 from pipeline.models import Story
+
+OF_LAST = 10
+"""Ended sessions of an agent that its mean is made of."""
+TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
+LEAST_USD = Decimal("0.01")
+"""What a program is given at least: nothing at all would mean no limit to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    usd: Decimal = Decimal(0)
+    tokens: int = 0
+
+    def __add__(self, other: Used) -> Used:
+        return Used(self.usd + other.usd, self.tokens + other.tokens)
+
+    def less(self, other: Used) -> Used:
+        """What is left of it after `other`, never below nothing."""
+        return Used(max(Decimal(0), self.usd - other.usd), max(0, self.tokens - other.tokens))
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One budget that applies, and what was used of it in its period."""
+
+    budget: Budget
+    label: str
+    used: Used
+
+    @property
+    def spent(self) -> bool:
+        """Nothing is left of it."""
+        usd, tokens = self.budget.usd, self.budget.tokens
+        return (usd is not None and self.used.usd >= usd) or (tokens is not None and self.used.tokens >= tokens)
+
+    def fraction(self) -> float:
+        """How much of it is used, 1.0 = all."""
+        parts = [1.0 if limit <= 0 else float(used / limit) for used, limit in self._pairs()]
+        return max(parts, default=0.0)
+
+    def holds(self, more: Used) -> bool:
+        """Whether so much more still fits."""
+        usd, tokens = self.budget.usd, self.budget.tokens
+        fits = usd is None or self.used.usd + more.usd <= usd
+        return not self.spent and fits and (tokens is None or self.used.tokens + more.tokens <= tokens)
+
+    def _pairs(self) -> list[tuple[Decimal, Decimal]]:
+        pairs = [(self.used.usd, self.budget.usd), (Decimal(self.used.tokens), self.budget.tokens)]
+        return [(used, Decimal(limit)) for used, limit in pairs if limit is not None]
+
+    def __str__(self) -> str:
+        usd, tokens = self.budget.usd, self.budget.tokens
+        parts = [f"${self.used.usd:.2f} of ${usd:.2f}"] if usd is not None else []
+        parts += [f"{self.used.tokens:,} of {tokens:,} tokens"] if tokens is not None else []
+        period = " today" if self.budget.period == Period.DAY else ""
+        return f"the budget of {self.label}: {' and '.join(parts)} spent{period}"
+
+    def remedy(self, now: datetime) -> str:
+        """When it renews, and who can raise it."""
+        who = "an admin of the server" if self.budget.scope in (Scope.SERVER, Scope.USER) else "an operator of its project"
+        if self.budget.period == Period.TOTAL:
+            return f"it does not renew; {who} can raise it"
+        midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+        hours = (midnight - now).total_seconds() / 3600
+        return f"it renews at 00:00 UTC (in {hours:.0f} h), and {who} can raise it"
+
+
+@dataclass(slots=True)
+class Budgets:
+    """All budgets with what is used of each: one look, which asks the database for each thing once."""
+
+    now: datetime
+    rows: dict[str, dict[tuple[str, str], Budget]] = field(default_factory=dict)
+    _used: dict[tuple[str, str, str], Used] = field(default_factory=dict)
+    _means: dict[int, Used] = field(default_factory=dict)
+    _live: list[Session] | None = None
+
+    @classmethod
+    def look(cls, now: datetime) -> Budgets:
+        found = cls(now)
+        for row in Budget.objects.all():
+            found.rows.setdefault(row.period, {})[row.scope, row.subject] = row
+        return found
+
+    def applying(self, story: Story, person: Any) -> list[Standing]:
+        """Every budget that what this person spends on this story counts against."""
+        if not self.rows:
+            return []
+        subjects = {
+            Scope.SERVER: ("", "the server"),
+            Scope.PROJECT: (story.project_id, f"project {story.project.name}"),
+            Scope.STORY: (story.pk, f"story {story.label}"),
+        }
+        if person is not None:
+            subjects[Scope.USER] = (person.pk, str(person.get_username()))
+        found = []
+        for period, rows in self.rows.items():
+            for scope in PAID:
+                subject, label = subjects.get(scope, (None, ""))
+                row = applying(rows, scope, subject) if subject is not None else None
+                if row is not None:
+                    found.append(Standing(row, label, self.used(period, scope, subject)))
+        return found
+
+    def used(self, period: str, scope: str, subject: Any) -> Used:
+        key = (period, scope, str(subject))
+        if key not in self._used:
+            self._used[key] = self._ask(period, scope, subject)
+        return self._used[key]
+
+    def _ask(self, period: str, scope: str, subject: Any) -> Used:
+        day = self.now.astimezone(UTC).date()
+        if scope == Scope.STORY:
+            ledger = LedgerRow.objects.filter(session__story_id=subject)
+            if period == Period.DAY:
+                begins = datetime(day.year, day.month, day.day, tzinfo=UTC)
+                ledger = ledger.filter(at__gte=begins)
+            sums = ledger.aggregate(*[Sum(name) for name in (*TOKENS, "cost_usd")])
+            return Used(sums["cost_usd__sum"] or Decimal(0), sum(sums[f"{name}__sum"] or 0 for name in TOKENS))
+        spend = Spend.objects.filter(day=day) if period == Period.DAY else Spend.objects.all()
+        if scope == Scope.PROJECT:
+            spend = spend.filter(project_id=subject)
+        elif scope == Scope.USER:
+            spend = spend.filter(user_id=subject)
+        sums = spend.aggregate(Sum("usd"), Sum("tokens"))
+        return Used(sums["usd__sum"] or Decimal(0), sums["tokens__sum"] or 0)
+
+    def mean(self, agent_id: int) -> Used:
+        """What a session of this agent costs, by the last that ended; nothing for an agent without any."""
+        if agent_id not in self._means:
+            ended = Session.objects.filter(agent_id=agent_id, state=State.ENDED, started_at__isnull=False)
+            last = [_of(session) for session in ended.order_by("-id")[:OF_LAST]]
+            total = sum(last, Used())
+            self._means[agent_id] = Used(total.usd / len(last), total.tokens // len(last)) if last else Used()
+        return self._means[agent_id]
+
+    def reserved(self, scope: str, subject: Any) -> Used:
+        """What the sessions under way that count against it are still likely to use."""
+        if self._live is None:
+            self._live = list(Session.objects.live())
+        of: dict[str, str] = {Scope.PROJECT: "project_id", Scope.USER: "started_by_id", Scope.STORY: "story_id"}
+        name = of.get(scope)
+        counted = [s for s in self._live if name is None or str(getattr(s, name)) == str(subject)]
+        return sum((self.mean(s.agent_id).less(_of(s)) for s in counted), Used())
+
+    def refusal(self, story: Story, agent: Agent, person: Any) -> str:
+        """Why no budget allows a session of this agent on this story, "" if all do."""
+        for standing in self.applying(story, person):
+            mean = self.mean(agent.pk)
+            subject = {
+                Scope.PROJECT: story.project_id,
+                Scope.STORY: story.pk,
+                Scope.USER: person.pk if person else None,
+            }.get(Scope(standing.budget.scope))
+            reserved = self.reserved(standing.budget.scope, subject)
+            if not standing.holds(mean + reserved):
+                return f"{standing}{_projection(standing, agent, mean, reserved)}; {standing.remedy(self.now)}"
+        return ""
 
 
 def refusal(story: Story, agent: Agent, person: Any, now: datetime) -> str:
-    return ""
+    """Why no budget allows a session of this agent on this story for this person, "" if all do. One query where there is no budget."""
+    return Budgets.look(now).refusal(story, agent, person)
+
+
+def left(session: Session, now: datetime) -> Decimal | None:
+    """The US dollars that this session may still use by every budget that applies; None = no budget is in the way."""
+    found = [
+        standing.budget.usd - standing.used.usd
+        for standing in Budgets.look(now).applying(session.story, session.started_by)
+        if standing.budget.usd is not None
+    ]
+    return max(LEAST_USD, min(found).quantize(LEAST_USD)) if found else None
+
+
+def add(session: Session, rows: Iterable[LedgerRow]) -> None:
+    """Count ledger rows into the day's spending, in their transaction; `session.agent` is at hand."""
+    sums: dict[tuple[Any, str], Used] = {}
+    for row in rows:
+        key = (row.at.astimezone(UTC).date(), row.model)
+        sums[key] = sums.get(key, Used()) + Used(row.cost_usd, sum(getattr(row, name) for name in TOKENS))
+    for (day, model), used in sums.items():
+        of = {"day": day, "project_id": session.project_id, "user_id": session.started_by_id}
+        of |= {"agent": session.agent.name, "model": model}
+        # Two rows of one key add up, so nobody has to lock before the first of a day.
+        known = Spend.objects.filter(**of).order_by("id").values_list("id", flat=True).first()
+        if known is None:
+            Spend.objects.create(**of, usd=used.usd, tokens=used.tokens)
+        else:
+            Spend.objects.filter(pk=known).update(usd=F("usd") + used.usd, tokens=F("tokens") + used.tokens)
+
+
+def _of(session: Session) -> Used:
+    return Used(session.cost_usd, session.tokens)
+
+
+def _projection(standing: Standing, agent: Agent, mean: Used, reserved: Used) -> str:
+    """What a start would come to, where that is what stands in the way."""
+    if standing.spent:
+        return ""
+
+    def said(used: Used) -> str:
+        return f"${used.usd:.2f}" if standing.budget.usd is not None else f"{used.tokens:,} tokens"
+
+    under_way = f" and what runs is likely to use {said(reserved)} more" if reserved != Used() else ""
+    return f", a session of {agent.name} costs about {said(mean)}{under_way}"

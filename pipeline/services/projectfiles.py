@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,17 @@ def file_of(version: ProjectVersion | None) -> ProjectFile:
 def active_file(project: Project) -> ProjectFile:
     """What holds for a project now."""
     return file_of(active_version(project))
+
+
+def held_file(project: Project) -> ProjectFile:
+    """The same by the project's row as it was read: no query when this process has read that version before. Versions are never edited."""
+    return _read_once(project.key, project.version_id)
+
+
+@lru_cache(maxsize=256)
+def _read_once(project_key: str, version_id: int | None) -> ProjectFile:
+    # The key besides the id: ids repeat after a restored backup.
+    return file_of(ProjectVersion.objects.filter(pk=version_id or 0, project__key=project_key).first())
 
 
 def unconfined_allowed(project: Project) -> bool:

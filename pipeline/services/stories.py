@@ -16,10 +16,14 @@ from pipeline.exceptions import BadInput, NotAllowed, NotFound, Refused, Transit
 from pipeline.models import Criterion, Project, Story
 from pipeline.models.project import ProjectState
 from pipeline.roles import MAY, may
+from pipeline.services import dependencies
 from pipeline.stages import Stage
 from pipeline.transitions import VERBS, verb_towards
 
 CRITERIA_AT_MOST = 200
+PRIORITY_AT_MOST = 1000
+MINUTES_AT_MOST = 1_000_000
+UNCHANGED = -1
 
 
 def create_story(
@@ -32,8 +36,14 @@ def create_story(
     criteria: Sequence[str] = (),
     preferred_agent: str = "",
     qa: str = "",
+    depends_on: Sequence[int] = (),
+    priority: int = 0,
+    any_agent_after: int | None = None,
 ) -> Story:
-    """A new story in the backlog, with the next number of its project. Raises BadInput naming each wrong field."""
+    """A new story in the backlog, with the next number of its project. Raises BadInput naming each wrong field.
+
+    `depends_on`: numbers of its project; it starts by itself when they are done. `any_agent_after`: minutes, None = never.
+    """
     check_may(actor, "story.create", project)
     if project.state == ProjectState.REFUSED:
         raise BadInput(f"Project {project.name} cannot take stories: {project.reason}")
@@ -49,6 +59,8 @@ def create_story(
         description=description.strip(),
         preferred_agent=preferred_agent.strip(),
         qa=qa,
+        priority=priority,
+        any_agent_after=any_agent_after,
         owner=actor.user,
         number=1,
     )
@@ -65,7 +77,11 @@ def create_story(
             row.story = story
         Criterion.objects.bulk_create(rows)
         moves.note(story, "create", actor=actor)
+        dependencies.write(story, depends_on, actor=actor)
         events.record(project.pk, "story", story=story, text=f"{actor.name} wrote #{story.number}")
+    if depends_on:
+        dependencies.promote(project.pk)
+        story.refresh_from_db()
     return story
 
 
@@ -79,21 +95,34 @@ def edit_story(
     preferred_agent: str | None = None,
     qa: str | None = None,
     criteria: Sequence[str] | None = None,
+    depends_on: Sequence[int] | None = None,
+    priority: int | None = None,
+    any_agent_after: int | None = UNCHANGED,
 ) -> Story:
-    """Change what is given; a criterion whose text stays keeps its tick. A running session keeps the text it began with."""
+    """Change what is given; a criterion whose text stays keeps its tick. A running session keeps the text it began with.
+
+    `any_agent_after`: minutes, None = never.
+    """
     check_may(actor, "story.edit", story.project)
-    given = {
+    given: dict[str, str | None] = {
         "title": title,
         "description": description,
         "kind": kind,
         "preferred_agent": preferred_agent,
         "qa": qa,
     }
-    changed = {name: value.strip() for name, value in given.items() if value is not None}
+    changed: dict[str, Any] = {name: value.strip() for name, value in given.items() if value is not None}
+    if priority is not None:
+        changed["priority"] = priority
+    if any_agent_after != UNCHANGED:
+        changed["any_agent_after"] = any_agent_after
     for name, value in changed.items():
         setattr(story, name, value)
     valid(story)
     with transaction.atomic():
+        if depends_on is not None:
+            dependencies.lock_project(story.project_id)
+        refuse_deleted(locked(story))
         if changed:
             Story.objects.filter(pk=story.pk).update(**changed)
         if criteria is not None:
@@ -106,13 +135,17 @@ def edit_story(
                 valid(row, exclude={"story"})
             story.criteria.all().delete()
             Criterion.objects.bulk_create(rows)
-        moves.note(
-            story,
-            "edit",
-            actor=actor,
-            why=", ".join([*changed, *(["criteria"] if criteria is not None else [])]),
-        )
-        events.record(story.project_id, "story", story=story)
+        linked = depends_on is not None and dependencies.write(story, depends_on, actor=actor)
+        what = ", ".join([*changed, *(["criteria"] if criteria is not None else [])])
+        if what or not linked:
+            moves.note(story, "edit", actor=actor, why=what)
+        told = f"{actor.name} edited #{story.number}: {what}" if what else ""
+        if linked:
+            told = dependencies.said(story, depends_on or (), actor)
+        events.record(story.project_id, "story", story=story, text=told)
+    if linked:
+        dependencies.promote(story.project_id)
+        story.refresh_from_db()
     return story
 
 
@@ -120,6 +153,7 @@ def tick_criterion(criterion: Criterion, done: bool, *, actor: Actor) -> None:
     story = criterion.story
     check_may(actor, "story.edit", story.project)
     with transaction.atomic():
+        refuse_deleted(locked(story))
         if Criterion.objects.filter(pk=criterion.pk, done=not done).update(done=done):
             moves.note(story, "tick" if done else "untick", actor=actor, why=criterion.text)
             events.record(story.project_id, "story", story=story)
@@ -133,7 +167,8 @@ def perform(story: Story, verb_name: str, *, actor: Actor, why: str = "") -> Sto
     why = why.strip()
     special = {"freeze": _freeze, "unfreeze": _unfreeze, "hold": _hold, "approve_files": _approve_files}
     with transaction.atomic():
-        story = Story.objects.select_for_update(of=("self",)).select_related("project").get(pk=story.pk)
+        story = locked(story)
+        refuse_deleted(story)
         if verb_name in special:
             check_may(
                 actor, "story.freeze" if verb_name == "unfreeze" else f"story.{verb_name}", story.project
@@ -167,7 +202,7 @@ def perform(story: Story, verb_name: str, *, actor: Actor, why: str = "") -> Sto
             if verb_name in ("unblock", "send_back", "reject", "reopen", "retry_merge", "park", "restore"):
                 fields["held_for"] = ""
             story = moves.move(story, verb_name, actor=actor, why=why, **fields)
-        events.record(story.project_id, "story", story=story, text=f"{actor.name}: {verb_name}")
+        events.record(story.project_id, "story", story=story, text=_told(story, verb_name, actor, why))
     return story
 
 
@@ -212,6 +247,22 @@ def find_story(text: str, *, project: Project | None = None) -> Story:
     return stories[0]
 
 
+def locked(story: Story) -> Story:
+    """The story as it is now, locked until the transaction ends. Raises NotFound when it was deleted meanwhile."""
+    rows = Story.objects.select_for_update(of=("self",)).select_related("project")
+    found = rows.filter(pk=story.pk).first()
+    if found is None:
+        raise NotFound(f"Story {story.label} was deleted meanwhile, so nothing can be done with it any more.")
+    return found
+
+
+def refuse_deleted(story: Story) -> None:
+    if story.deleting:
+        raise Refused(
+            f"Story {story.label} is being deleted by {story.deleting}; it goes once nothing of it runs."
+        )
+
+
 def check_may(actor: Actor, verb: str, project: Project | None) -> None:
     """The server and the command line on its host may do everything; a person what the table says."""
     if actor.user is not None and not may(actor.user, verb, project):
@@ -222,6 +273,15 @@ def check_may(actor: Actor, verb: str, project: Project | None) -> None:
 
 
 def valid(row: Story | Criterion, exclude: set[str] | None = None) -> None:
+    if isinstance(row, Story):
+        if abs(row.priority) > PRIORITY_AT_MOST:
+            raise BadInput(
+                f"A story's priority lies between {-PRIORITY_AT_MOST} and {PRIORITY_AT_MOST}; {row.priority} does not."
+            )
+        if not 0 <= (row.any_agent_after or 0) <= MINUTES_AT_MOST:
+            raise BadInput(
+                f"Any agent may take a story after 0 to {MINUTES_AT_MOST} minutes, not after {row.any_agent_after}."
+            )
     try:
         row.full_clean(exclude=exclude, validate_unique=False, validate_constraints=False)
     except ValidationError as error:
@@ -236,6 +296,12 @@ def _told_by(actor: Actor, verb: str, why: str) -> str:
         "reopen": "asks for more work",
     }[verb]
     return f"{actor.name} {what}:\n\n{why}"
+
+
+def _told(story: Story, verb: str, actor: Actor, why: str) -> str:
+    """The news of an act, which agents of other stories read too."""
+    said = f"{actor.name}: {verb.replace('_', ' ')} #{story.number}"
+    return f"{said}, {why}" if why else said
 
 
 def _set(story: Story, **values: object) -> None:
