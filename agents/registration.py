@@ -7,7 +7,7 @@ def register() -> None:
     from agents import cards, receivers, shapes
     from agents.agentfile import SECTION, AgentsParser
     from agents.runtimes import RUNTIMES
-    from agents.services import assigning, looking, saving, sessions
+    from agents.services import assigning, hosting, looking, saving, sessions
     from pipeline import kinds, merging, sweeps
     from pipeline.live import topics
     from pipeline.projectfile import register_section
@@ -17,8 +17,10 @@ def register() -> None:
     kinds.register("intake", saving.IntakeHandler())
     sweeps.register("assign", 2.0, assigning.auto_assign)
     sweeps.register("sessions", 2.0, sessions.sweep)
+    sweeps.register("late-work", 5.0, hosting.save_late_work)
     merging.busy.append(looking.masters)
     merging.trailers.append(receivers.agent_trailers)
     topics.card_context.append(cards.of_stories)
     receivers.connect()
+    hosting.connect()
     shapes.register()

@@ -23,12 +23,12 @@ from django.utils import timezone
 
 from pipeline import conf, events, following, kinds, logevents, sweeps
 from pipeline.following import Batch, Followed
-from pipeline.models import Host, LogEvent, Process
+from pipeline.models import LogEvent, Process
 from pipeline.models.process import ProcessState
 from pipeline.processes import identity as identities
 from pipeline.processes import spawn, sweep
 from pipeline.processes.crashpoint import crashpoint
-from pipeline.services import processes
+from pipeline.services import hosts, processes
 
 logger = logging.getLogger("huskies.supervisor")
 
@@ -333,14 +333,7 @@ class Supervisor:
                 self.guarded(lambda p=process: processes.launch(p.pk), f"launch of process {process.key}")  # type: ignore[misc]
 
     def heartbeat(self) -> None:
-        Host.objects.update_or_create(
-            name=conf.host(),
-            defaults={
-                "seen_at": timezone.now(),
-                "boot_id": identities.boot_id(),
-                "supervisor_pid": os.getpid(),
-            },
-        )
+        hosts.beat()
 
     # -- the bell --------------------------------------------------------------------------------------------------
 

@@ -66,10 +66,13 @@ class IntakeHandler(kinds.Handler):
             .select_related("story", "project", "agent")
             .get(pk=process.request["session"])
         )
-        if session.state == State.ENDED:
-            return processes.finish(process)
         said = kinds.result(process)
         tries = int(process.request.get("tries", 0)) + 1
+        if session.state == State.ENDED:
+            from agents.services import hosting
+
+            hosting.late_saved(session, said, tries)
+            return processes.finish(process)
         if "failed" in said and tries < agents_conf.INTAKE_TRIES:
             again = prepare_intake(session, tries=tries)
             Session.objects.filter(pk=session.pk).update(saving=again)

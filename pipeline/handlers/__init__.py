@@ -7,7 +7,7 @@ def register() -> None:
     """Called once when the app is ready."""
     from pipeline import kinds, sweeps
     from pipeline.handlers import candidate, discard, fetch, gate, land, probe, prune
-    from pipeline.services import gates, merges, projects
+    from pipeline.services import gates, hosts, merges, projects
 
     kinds.register("fetch", fetch.FetchHandler())
     kinds.register("gate", gate.GateHandler())
@@ -17,6 +17,7 @@ def register() -> None:
     kinds.register("discard", discard.DiscardHandler())
     sweeps.register("gates", 2.0, gates.sweep)
     sweeps.register("merges", 2.0, merges.advance_all)
+    sweeps.register("hosts", 5.0, hosts.watch.look)
     sweeps.register("refresh", 60.0, projects.refresh_all)
     sweeps.register("prune", 600.0, prune.prune)
     projects.connect()

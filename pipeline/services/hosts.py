@@ -58,8 +58,8 @@ def refusal(host_name: str) -> str:
 def beat() -> None:
     """This host's supervisor lives. A host that was silent or given up is back; a wall clock that was set since the last beat is noticed."""
     now, name = timezone.now(), conf.host()
-    before, said = _last_beat(), {"boot_id": identities.boot_id(), "boot": clock.boot_seconds(), "at": now.isoformat()}
-    said["offset"] = now.timestamp() - said["boot"]
+    before, boot = _last_beat(), clock.boot_seconds()
+    said: dict[str, Any] = {"boot_id": identities.boot_id(), "boot": boot, "at": now.isoformat(), "offset": now.timestamp() - boot}
     values = {"seen_at": now, "boot_id": said["boot_id"], "supervisor_pid": os.getpid()}
     with transaction.atomic():
         if before and before["boot_id"] == said["boot_id"]:
@@ -183,12 +183,13 @@ def give_up(name: str, *, actor: Actor, why: str = "", unheard: datetime | None 
         now = timezone.now()
         Host.objects.filter(pk=host.pk).update(lost_at=now, suspect_since=host.suspect_since or now)
         Act.objects.create(actor=actor.name, verb="host.lost", subject=f"host {name}", why=why)
-        signals.host_lost.send(sender=Host, host=host, actor=actor, why=why)
+        # Processes before sessions before stories, as whoever handles an end locks them.
         said = {"version": 1, "outcome": "lost", "reason": f"host {name} was given up", "code": None, "signal": None}
         for process in Process.objects.filter(host=name).unhandled().select_for_update(of=("self",)):
             Process.objects.filter(pk=process.pk).update(
                 state=ProcessState.LOST, ended_at=now, exit={**said, "key": process.key, "log_size": process.offset}
             )
+        signals.host_lost.send(sender=Host, host=host, actor=actor, why=why)
     logger.warning("Host %s was given up by %s. %s", name, actor.name, why, extra={"action": "host_lost"})
     conclude_lost(name)
     return Host.objects.get(name=name)
