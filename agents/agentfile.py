@@ -40,6 +40,7 @@ _tools = fields.many(_tool, expected="a list of names of tools")
 _long_text = fields.text(lines=True)
 _turns = fields.integer(1, 100_000)
 _time = fields.duration(timedelta(seconds=1), timedelta(seconds=1), timedelta(days=7))
+_memory = fields.size(64 * 2**20, 2**50)
 _session_time = fields.duration(timedelta(minutes=1), timedelta(seconds=1), timedelta(days=7))
 
 
@@ -61,6 +62,7 @@ class AgentEntry:
     max_budget_usd: Decimal | None = None
     inactivity_timeout: timedelta = INACTIVITY_TIMEOUT
     max_session_time: timedelta | None = None
+    max_memory: int | None = None
     credential: str | None = None
     base_url: str | None = None
     command: fields.Command | None = None
@@ -84,6 +86,7 @@ class AgentEntry:
             "max_budget_usd": None if self.max_budget_usd is None else str(self.max_budget_usd),
             "inactivity_timeout": self.inactivity_timeout.total_seconds(),
             "max_session_time": self.max_session_time.total_seconds() if self.max_session_time else None,
+            "max_memory": self.max_memory,
             "credential": self.credential,
             "base_url": self.base_url,
             "command": list(self.command) if isinstance(self.command, tuple) else self.command,
@@ -216,6 +219,7 @@ class AgentsParser:
             max_budget_usd=table.read("max_budget_usd", fields.money(1_000_000), None),
             inactivity_timeout=table.read("inactivity_timeout", _time, INACTIVITY_TIMEOUT),
             max_session_time=table.read("max_session_time", _session_time, None),
+            max_memory=table.read("max_memory", _memory, None),
             credential=table.read("credential", _credential, None),
             base_url=table.read("base_url", base_url, None),
             command=fields.command(command) if command else None,

@@ -12,3 +12,23 @@ AGENT_LOG_BYTES = 50_000_000
 INTAKE_TRIES = 3
 NOT_BEGUN_CAP = 5
 """Starts in a row that failed before the agent began, before the story is blocked."""
+PROVIDER_WAIT_MOST_SECONDS = 1800
+"""The longest such wait: it doubles with each refusal in a row."""
+IDLE_IN_A_ROW = 3
+"""Sessions in a row that ended by themselves without a change and without a new file read, before the story is blocked."""
+IDLE_IN_ALL = 8
+"""The same without a change alone, since a person started the story."""
+START_SECONDS = 1800.0
+"""From the claim to the agent's own start, the components' setup included."""
+FIRST_EVENT_SECONDS = 120.0
+"""From the start of the program to its first event (agent-runtimes.md 10.4: 60 s on a quiet machine)."""
+TOOL_SILENCE_SECONDS = 3600.0
+"""How long a tool that is known to run may say nothing; the runner's own bound, which holds while no server looks."""
+WARN_AT = 0.8
+"""The part of a limit at which a session is warned, once."""
+EXTENSION = 0.2
+"""What is added to a session's own limit if it made progress after the warning."""
+BLOCKED_GRACE_SECONDS = 10.0
+"""How long a program may take to end by itself after its provider refused."""
+LIMIT_PATIENCE_SECONDS = 60.0
+"""A reset that is nearer than this is waited for by the running session."""

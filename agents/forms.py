@@ -60,7 +60,9 @@ class SubjectForm(forms.Form):
             return project.name
         own = name.removeprefix(f"{project.name}/").lstrip("#")
         if not own or "/" in own:
-            raise forms.ValidationError("Name an agent, or a story by its number, of this project.")
+            raise forms.ValidationError(
+                {"subject": "Name an agent, or a story by its number, of this project."}
+            )
         return f"{project.name}/{own}"
 
 

@@ -15,6 +15,7 @@ from agents.forms import BudgetForm, LimitForm
 from agents.models.limit import COUNTED, PAID, Scope
 from agents.services import limiting, using
 from pipeline.exceptions import BadInput, NotAllowed, Refused
+from pipeline.forms import faults
 from pipeline.live.topics import newest
 from pipeline.models import Project
 from pipeline.roles import may
@@ -85,8 +86,7 @@ def _set(request: HttpRequest, project: Project | None, back: str) -> HttpRespon
                 f"Limits and budgets of project {project.name} are changed by its operators and admins."
             )
         if not form.is_valid():
-            said = "; ".join(f"{name}: {' '.join(map(str, texts))}" for name, texts in form.errors.items())
-            raise BadInput(f"The form cannot be used. {said}")
+            raise BadInput(f"The form cannot be used. {faults(form)}")
         values = form.cleaned_data
         scope, subject, why = values["scope"], values["subject"], values["why"]
         clear = "clear" in request.POST

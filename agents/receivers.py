@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from agents.agentfile import agents_of
-from agents.models import Agent
+from agents.models import Agent, Budget, Session
+from agents.models.limit import Scope
 from agents.services import deciding, sessions
 from pipeline import signals, taskqueue
 from pipeline.models import GateRun, Project, Story
@@ -17,6 +18,7 @@ def connect() -> None:
     signals.project_file_active.connect(sync_agents, dispatch_uid="agents.sync")
     signals.work_must_stop.connect(stop_work, dispatch_uid="agents.stop")
     signals.stage_changed.connect(look_for_work, dispatch_uid="agents.look")
+    signals.story_deleted.connect(forget_story, dispatch_uid="agents.forget")
     signals.gate_verdict.connect(after_gate, dispatch_uid="agents.gate")
 
 
@@ -48,10 +50,19 @@ def stop_work(sender: Any, *, story: Story, actor: Any, why: str, **_: Any) -> N
         sessions.request_stop(session, by=actor.name)
 
 
+def forget_story(sender: Any, *, story: Story, **_: Any) -> None:
+    Budget.objects.filter(scope=Scope.STORY, subject=str(story.pk)).delete()
+
+
 def look_for_work(sender: Any, *, story: Story, verb: Verb, **_: Any) -> None:
     """A story that came or went frees an agent, or wants one. Who starts a story claims for it in the same transaction."""
     if verb.name != "start":
         taskqueue.enqueue("agents.tasks.assign", story.project_id)
+
+
+def works_on(story_id: int) -> bool:
+    """For whoever deletes a story: a session holds its claim until its end is written."""
+    return Session.objects.live().filter(story_id=story_id).exists()
 
 
 def after_gate(sender: Any, *, run: GateRun, **_: Any) -> None:

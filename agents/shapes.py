@@ -38,7 +38,7 @@ def work_of(stories: Sequence[Story]) -> dict[int, dict[str, Any]]:
 
 
 def session(row: Session) -> dict[str, Any]:
-    """Times in ISO 8601 (UTC) or null; `tokens` of all kinds together; `story` as PROJECT/N."""
+    """Times in ISO 8601 (UTC) or null; `tokens` of all kinds together; `peak_memory` in bytes; `story` as PROJECT/N."""
     return {
         "id": row.pk,
         "story": row.story.label,
@@ -47,6 +47,13 @@ def session(row: Session) -> dict[str, Any]:
         "state": row.state,
         "outcome": row.outcome or None,
         "reason": row.reason or None,
+        "stop_cause": row.stop_cause or None,
+        "stopped_by": row.stop_requested_by or None,
+        "turns": row.turns,
+        "tool_turns": row.tool_turns,
+        "peak_memory": row.peak_memory,
+        "throttled": row.throttled,
+        "warned": row.warned_at.isoformat() if row.warned_at else None,
         "fence": row.fence,
         "conversation": row.conversation,
         "sandbox": row.sandbox or None,

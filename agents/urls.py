@@ -10,6 +10,7 @@ urlpatterns = [
     path("limits/set/", limit_views.server_limit_set, name="limit-set"),
     path("sessions/<int:pk>/", views.session, name="session"),
     path("credentials/", views.credential_list, name="credentials"),
+    path("credentials/lift/", views.pause_lift, name="pause-lift"),
     path("next-steps/", views.next_steps, name="next-steps"),
     path("p/<slug:name>/agents/", agent_views.project_agents, name="agents"),
     path("p/<slug:name>/agents/<slug:agent>/do/<slug:verb>/", agent_views.agent_do, name="agent-do"),

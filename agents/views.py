@@ -9,9 +9,9 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from agents.forms import CredentialForm
-from agents.models import Credential, Session
+from agents.models import Credential, RuntimePause, Session
 from agents.runtimes import RUNTIMES
-from agents.services import credentials, pool, roster
+from agents.services import breaker, credentials, pool, roster
 from pipeline.exceptions import NotAllowed, Refused
 from pipeline.live.topics import newest
 from pipeline.models import Project
@@ -133,9 +133,27 @@ def credential_list(request: HttpRequest) -> HttpResponse:
     return render(
         request,
         "agents/credentials.html",
-        {"form": form, "credentials": rows},
+        {"form": form, "credentials": rows, "runtimes": RuntimePause.objects.order_by("host", "runtime")},
         status=400 if form.errors else 200,
     )
+
+
+@require_POST
+def pause_lift(request: HttpRequest) -> HttpResponse:
+    """A person has seen to a paused key (`credential`, its name) or program (`runtime`, the pause's id): starts with it go on."""
+    back = reverse("credentials")
+    if not may(request.user, "credential.edit", None):
+        return refused(request, NotAllowed("Only an admin of the whole server ends this pause."), back)
+    try:
+        if pk := posted(request, "runtime"):
+            pause = get_object_or_404(RuntimePause, pk=pk if pk.isdecimal() and len(pk) < 18 else 0)
+            breaker.lift_runtime(pause, actor=actor(request))
+        else:
+            row = get_object_or_404(Credential, name=posted(request, "credential"))
+            breaker.lift_credential(row, actor=actor(request))
+    except Refused as error:
+        return refused(request, error, back)
+    return redirect(back)
 
 
 @require_GET

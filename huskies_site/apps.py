@@ -5,4 +5,6 @@ class SiteConfig(AppConfig):
     name = "huskies_site"
 
     def ready(self) -> None:
-        from huskies_site import checks  # noqa: F401 - registers them
+        from huskies_site import checks, rounds  # noqa: F401 - checks register themselves
+
+        rounds.register()

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from django.db import DatabaseError, connection
 
-from agents.doctor import all_of_agents
+from agents.doctor import all_of_agents, healers_of_agents
 from agents.runtimes import RUNTIMES
 from agents.runtimes.bounds import line_of
 from pipeline import conf
-from pipeline.doctor import Checker, Lie, all_of_pipeline, examine, lasting
+from pipeline.doctor import Checker, Healer, Lie, all_of_pipeline, examine, healers_of_pipeline, lasting
 from pipeline.git import MINIMUM_VERSION
 from pipeline.git import version as git_version
 from pipeline.models import Capacity, Host
@@ -22,6 +22,10 @@ from pipeline.services import foreground
 
 def checkers() -> list[Checker]:
     return [*all_of_pipeline(), *all_of_agents()]
+
+
+def healers() -> list[Healer]:
+    return [*healers_of_pipeline(), *healers_of_agents()]
 
 
 def lies(seconds: float = 3.0) -> list[Lie]:

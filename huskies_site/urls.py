@@ -10,6 +10,7 @@ from huskies_site import views
 urlpatterns = [
     path("", views.home, name="home"),
     path("demo/", views.demo, name="demo"),
+    path("doctor/", views.doctor, name="doctor"),
     path("healthz", views.health, name="health"),
     path("login/", login_not_required(LoginView.as_view(redirect_authenticated_user=True)), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),

@@ -14,11 +14,13 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from huskies_site import loginlinks
+from huskies_site import loginlinks, rounds
 from pipeline import conf
+from pipeline.doctor import HEALED
 from pipeline.exceptions import NotAllowed, Refused
-from pipeline.models import Host, Project, ProjectVersion, Story
+from pipeline.models import Act, Host, Project, ProjectVersion, Story
 from pipeline.roles import may
+from pipeline.services import hosts
 from pipeline.stages import NEEDS_A_PERSON, Stage
 from pipeline.views import actor, refused
 
@@ -56,6 +58,15 @@ def demo(request: HttpRequest) -> HttpResponse:
     return redirect("board", project.name)
 
 
+@require_GET
+def doctor(request: HttpRequest) -> HttpResponse:
+    """What the last round of the doctor found, and what it healed."""
+    if not may(request.user, "host.edit", None):
+        return refused(request, NotAllowed("Only an admin of the whole server sees the doctor."), reverse("home"))
+    healed = Act.objects.filter(verb=HEALED).order_by("-pk")[:50]
+    return render(request, "doctor.html", {"last": rounds.last(), "healed": healed})
+
+
 @login_not_required
 @require_http_methods(["GET", "POST"])
 def login_link(request: HttpRequest, token: str) -> HttpResponse:
@@ -77,7 +88,7 @@ def health(request: HttpRequest) -> JsonResponse:
         cursor.execute("SELECT 1")
     late = timezone.now() - timedelta(seconds=30)
     host = Host.objects.filter(name=conf.host()).first()
-    supervisor = bool(host and host.seen_at and host.seen_at > late)
+    supervisor = hosts.runs_here(30)
     queue = bool(host and host.queue_seen_at and host.queue_seen_at > late)
     return JsonResponse(
         {"database": True, "supervisor": supervisor, "queue": queue}, status=200 if supervisor else 503

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+from abc import ABC, abstractmethod
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from pipeline import conf
 from pipeline.datafolder import SECRET_KEY
 from pipeline.exceptions import NotFound, Refused
 from pipeline.models import Project
+from pipeline.texts import storable
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 NO_TABLE = re.compile(r"no such table|unable to open database file|relation .* does not exist", re.I)
@@ -25,7 +27,7 @@ NO_TABLE = re.compile(r"no such table|unable to open database file|relation .* d
 Run = Callable[[dict[str, Any]], Any]
 
 
-class VerbCommand(BaseCommand):
+class VerbCommand(BaseCommand, ABC):
     """A command whose first word is a verb, and whose answer is also JSON.
 
     A subclass calls `verb` in `add_verbs`; the verb's function gets the options and returns the JSON data, after it
@@ -35,8 +37,9 @@ class VerbCommand(BaseCommand):
     requires_system_checks: tuple[str, ...] = ()
     as_json = False
 
+    @abstractmethod
     def add_verbs(self) -> None:
-        raise NotImplementedError
+        """Call `verb` for each."""
 
     def add_arguments(self, parser: CommandParser) -> None:
         self._verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
@@ -52,7 +55,7 @@ class VerbCommand(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         self.as_json = bool(options.get("as_json"))
-        answer = translated(lambda: options["run"](options))
+        answer = translated(lambda: options["run"](words_of(options)))
         if self.as_json and answer is not None:
             self.stdout.write(json.dumps(answer, indent=2, ensure_ascii=False))
 
@@ -85,6 +88,7 @@ def run_as_sentence(command: Any, argv: list[str]) -> None:
     words = vars(options)
     try:
         require_home()
+        translated(lambda: words_of(words))
         command.execute(*words.pop("args", ()), **words)
     except CommandError as error:
         if options.traceback:
@@ -98,6 +102,15 @@ def run_as_sentence(command: Any, argv: list[str]) -> None:
         sys.exit(130)
     finally:
         connections.close_all()
+
+
+def words_of(options: dict[str, Any]) -> dict[str, Any]:
+    """The options, when the database can take every word of them. Raises BadInput."""
+    for name, value in options.items():
+        for word in value if isinstance(value, list) else [value]:
+            if isinstance(word, str):
+                storable(word, f"value of {name.replace('_', ' ')}")
+    return options
 
 
 def require_home() -> None:

@@ -35,6 +35,9 @@ class LiveConsumer(AsyncWebsocketConsumer):
         self.watch: asyncio.Task[None] | None = None
         user = self.scope.get("user")
         if user is None or not user.is_authenticated or not user.is_active:
+            await (
+                self.accept()
+            )  # a page is not told why a handshake was refused, and would try again for ever
             await self.close(4401)
             return
         await self.accept()

@@ -91,3 +91,8 @@ class ProjectSettingsForm(forms.ModelForm):  # type: ignore[type-arg]
 class MemberForm(forms.Form):
     user = forms.CharField(max_length=150, label="User name")
     role = forms.TypedChoiceField(choices=[(0, "no access"), *Role.choices], coerce=int)
+
+
+def faults(form: forms.BaseForm) -> str:
+    """What is wrong with a form, as a sentence for each field."""
+    return " ".join(f"{form[name].label}: {' '.join(texts)}" for name, texts in form.errors.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,12 +22,12 @@ class NewEvent:
     at: datetime
 
 
-class Handler:
+class Handler(ABC):
     """What a kind of process does; the defaults keep its lines as events and its last line of stdout for `result`."""
 
+    @abstractmethod
     def spec(self, process: Process) -> dict[str, Any]:
         """The runner's order. Secrets are resolved here and never stored. May raise Refused: the process ends as not launched."""
-        raise NotImplementedError
 
     def records(self, process: Process, records: Sequence[Record]) -> list[NewEvent]:
         """Pure parsing of whole records; may change `process.parser_state` (JSON), which is stored with the offset."""
@@ -39,15 +40,15 @@ class Handler:
                 events.append(event)
         return events
 
-    def stored(self, process: Process, events: Sequence[NewEvent], first_seq: int) -> None:
+    def stored(self, process: Process, events: Sequence[NewEvent], first_seq: int) -> None:  # noqa: B027
         """Inside the batch's transaction, after the events got their numbers: write rows that follow from them."""
 
-    def started(self, process: Process) -> None:
+    def started(self, process: Process) -> None:  # noqa: B027
         """Inside the batch's transaction: the main step has begun."""
 
+    @abstractmethod
     def ended(self, process: Process) -> None:
         """In a transaction of its own: `process.state` is EXITED or LOST. Idempotent; ends with services.processes.finish(process)."""
-        raise NotImplementedError
 
 
 _handlers: dict[str, Handler] = {}

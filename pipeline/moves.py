@@ -17,17 +17,21 @@ from pipeline.actors import Actor
 from pipeline.exceptions import StaleFence, TransitionRefused
 from pipeline.models import StageChange, Story
 from pipeline.stages import Stage
+from pipeline.texts import storable
 from pipeline.transitions import VERBS, Verb
 
+COUNTS: dict[str, Any] = {"retries": 0, "crashes": 0, "idle_sessions": 0, "idle_total": 0}
+"""What a person's start sets back: everything that is counted towards blocking a story."""
+
 CLEARED_BY_A_PERSON: dict[str, dict[str, Any]] = {
-    "unblock": {"reason": "", "retries": 0, "crashes": 0, "not_before": None},
+    "unblock": {"reason": "", **COUNTS},
     "retry_merge": {"reason": ""},
-    "send_back": {"reason": "", "retries": 0, "crashes": 0},
+    "send_back": {"reason": "", **COUNTS},
     "park": {"reason": "", "needs_approval": ""},
     "archive": {"needs_approval": ""},
-    "start": {"retries": 0, "crashes": 0, "not_before": None},
-    "reject": {"retries": 0, "crashes": 0},
-    "reopen": {"landed": "", "retries": 0, "crashes": 0, "base": "", "tip": "", "files_approved": ""},
+    "start": {"not_before": None, **COUNTS},
+    "reject": COUNTS,
+    "reopen": {"landed": "", "base": "", "tip": "", "files_approved": "", **COUNTS},
     "land": {"reason": ""},
 }
 
@@ -48,12 +52,17 @@ def move(
     Raises TransitionRefused, StaleFence.
     """
     assert transaction.get_connection().in_atomic_block, "a move and its history row are one transaction"  # noqa: S101
-    verb = VERBS[verb_name]
+    verb, why = VERBS[verb_name], storable(why, "reason")
     seen = story.stage
     if seen not in verb.sources:
         raise TransitionRefused(refusal(story, verb))
     target = to or verb.target or story.blocked_in or Stage.BACKLOG
-    values: dict[str, Any] = {"waiting_for": "", **CLEARED_BY_A_PERSON.get(verb_name, {}), **fields}
+    values: dict[str, Any] = {
+        "waiting_for": "",
+        "not_before": None,
+        **CLEARED_BY_A_PERSON.get(verb_name, {}),
+        **fields,
+    }
     values |= {
         "stage": target,
         "stage_at": timezone.now(),
@@ -81,6 +90,7 @@ def move(
 
 def note(story: Story, verb: str, *, actor: Actor, why: str = "") -> None:
     """A history row for an act that moves nothing: stop, hold, freeze, a session's end."""
+    why = storable(why, "reason")
     StageChange.objects.create(
         story=story, verb=verb, from_stage=story.stage, to_stage=story.stage, actor=actor.name, why=why
     )

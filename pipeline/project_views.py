@@ -7,13 +7,14 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from pipeline.exceptions import NotAllowed, Refused
-from pipeline.forms import MemberForm, ProjectForm, ProjectSettingsForm
+from pipeline.exceptions import BadInput, NotAllowed, Refused
+from pipeline.forms import MemberForm, ProjectForm, ProjectSettingsForm, faults
 from pipeline.git.command import GitError
 from pipeline.live.topics import newest
 from pipeline.models import Membership, ProjectVersion
 from pipeline.roles import may
 from pipeline.services import members, projectfiles, projects
+from pipeline.services.stories import check_may
 from pipeline.views import actor, project_for, refused, rights, unreadable
 
 
@@ -111,9 +112,11 @@ def version_decide(request: HttpRequest, name: str, pk: int, answer: str) -> Htt
 def member_set(request: HttpRequest, name: str) -> HttpResponse:
     row, form = project_for(request, name), MemberForm(request.POST)
     back = reverse("project", args=[name])
-    if form.is_valid():
-        try:
-            members.set_role(row, form.cleaned_data["user"], form.cleaned_data["role"], actor=actor(request))
-        except Refused as error:
-            return refused(request, error, back)
+    try:
+        check_may(actor(request), "member.edit", row)
+        if not form.is_valid():
+            raise BadInput(f"The role was not set. {faults(form)}")
+        members.set_role(row, form.cleaned_data["user"], form.cleaned_data["role"], actor=actor(request))
+    except Refused as error:
+        return refused(request, error, back)
     return redirect(back)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
-from pipeline.models import Dependency, Story
+from pipeline.models import Dependency, Host, Process, Story
 
 Enricher = Callable[[Sequence[Story]], dict[int, dict[str, Any]]]
 """Stories -> for each one's id, values of ENRICHED."""
@@ -64,4 +64,17 @@ def _story(row: Story, more: list[dict[str, Any]]) -> dict[str, Any]:
         "session": added["session"],
         "commit": row.landed or None,
         "cost_usd": added["cost_usd"],
+    }
+
+
+def host(row: Host) -> dict[str, Any]:
+    """{"name", "state": in use, draining, silent or lost, "seen_at": ISO or null, "processes": how many are not over, "confinement"}."""
+    state = "draining" if row.draining else "in use"
+    state = "lost" if row.lost_at else "silent" if row.suspect_since else state
+    return {
+        "name": row.name,
+        "state": state,
+        "seen_at": row.seen_at.isoformat(timespec="seconds") if row.seen_at else None,
+        "processes": Process.objects.filter(host=row.name).unhandled().count(),
+        "confinement": row.level or None,
     }

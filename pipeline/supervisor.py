@@ -45,6 +45,7 @@ class Supervisor:
     stopping: bool = False
     behind: bool = False
     _due: dict[str, float] = field(default_factory=dict)
+    _prepared: dict[int, float] = field(default_factory=dict)
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
     _bell: socket.socket | None = None
 
@@ -322,11 +323,16 @@ class Supervisor:
     # -- what nobody finished --------------------------------------------------------------------------------------
 
     def resolve_launches(self) -> None:
-        """Prepared processes that are older than two seconds: launch them, or resolve what a dead launcher left (windows 4-8)."""
-        old = timezone.now() - timedelta(seconds=LAUNCH_SECONDS)
-        for process in Process.objects.filter(
-            host=conf.host(), state=ProcessState.PREPARED, created_at__lt=old
-        ):
+        """Prepared processes that are older than two seconds: launch them, or resolve what a dead launcher left (windows 4-8).
+
+        Old by their date or seen that long by this loop: a clock that was set back must not hide them for a day.
+        """
+        now, old = time.monotonic(), timezone.now() - timedelta(seconds=LAUNCH_SECONDS)
+        rows = list(Process.objects.filter(host=conf.host(), state=ProcessState.PREPARED))
+        self._prepared = {row.pk: self._prepared.get(row.pk, now) for row in rows}
+        for process in rows:
+            if process.created_at >= old and now - self._prepared[process.pk] < LAUNCH_SECONDS:
+                continue
             if (conf.runs() / process.key).exists():
                 self.guarded(lambda p=process: processes.reclaim(p), f"launch of process {process.key}")  # type: ignore[misc]
             else:

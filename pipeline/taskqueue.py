@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.conf import settings
+from django_q.models import OrmQ
 from django_q.tasks import async_task
 
 
@@ -11,3 +12,8 @@ def enqueue(function: str, *args: int | str) -> None:
     if getattr(settings, "HUSKIES_NO_QUEUE", False):
         return  # tests that drive the sweeps themselves
     async_task(function, *args, save=False)
+
+
+def length() -> int:
+    """How many tasks wait or are under way."""
+    return int(OrmQ.objects.count())

@@ -2,9 +2,11 @@
 
 from django.urls import path
 
-from pipeline import project_views, views
+from pipeline import host_views, project_views, views
 
 urlpatterns = [
+    path("hosts/", host_views.all_hosts, name="hosts"),
+    path("hosts/do/", host_views.host_do, name="host-do"),
     path("projects/add/", project_views.project_add, name="project-add"),
     path("gates/<int:pk>/", views.gate_run, name="gate-run"),
     path("p/<slug:name>/", views.board, name="board"),

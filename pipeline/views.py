@@ -23,7 +23,7 @@ from pipeline.live.topics import context_of, newest
 from pipeline.models import Criterion, Dependency, GateRun, Story
 from pipeline.models.project import Project
 from pipeline.roles import Role, may, role_in
-from pipeline.services import projects, stories
+from pipeline.services import deleting, projects, stories
 from pipeline.stages import Stage
 from pipeline.transitions import person_verbs
 
@@ -249,10 +249,9 @@ def story_delete(request: HttpRequest, name: str, number: int) -> HttpResponse:
     try:
         stories.check_may(actor(request), "story.delete", row.project)
         if request.method == "POST":
-            from pipeline.services import deleting
-
-            deleting.delete_story(row, actor=actor(request))
-            messages.success(request, f"Story {row.label} is deleted, or goes as soon as nothing of it runs.")
+            gone = deleting.delete_story(row, actor=actor(request))
+            said = "is deleted" if gone else "is being deleted: it goes once nothing of it runs"
+            messages.success(request, f"Story {row.label} {said}.")
             return redirect("board", name)
     except Refused as error:
         return refused(request, error, back)

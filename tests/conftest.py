@@ -130,6 +130,24 @@ def claude_program() -> Path:
 
 
 @pytest.fixture(scope="session")
+def codex_program() -> Path:
+    """The real Codex program; its test says needs_codex."""
+    program = needs.find_codex()
+    if program is None:
+        pytest.fail("a test that uses codex_program lacks the marker needs_codex")
+    return program
+
+
+@pytest.fixture(scope="session")
+def gemini_program() -> Path:
+    """The real Gemini CLI program; its test says needs_gemini."""
+    program = needs.find_gemini()
+    if program is None:
+        pytest.fail("a test that uses gemini_program lacks the marker needs_gemini")
+    return program
+
+
+@pytest.fixture(scope="session")
 def chromium_program() -> Path:
     """A Chromium to drive with Playwright (`executable_path`); its test says needs_browser."""
     program = needs.find_chromium()

@@ -6,6 +6,9 @@ URL of a database that exists on it; without it the usual local ones are tried.
 
 import getpass
 import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -69,7 +72,11 @@ def postgresql_url(database: str | None = None) -> str:
     url, obstacle = probe_postgresql()
     if url is None:
         raise LookupError(f"PostgreSQL was asked for, and {obstacle}.")
-    return url if database is None else urlunsplit(urlsplit(url)._replace(path=f"/{database}"))
+    if database is None:
+        return url
+    parts = urlsplit(url)
+    # Not urlunsplit: it drops the slashes of an empty host, which libpq needs.
+    return f"{parts.scheme}://{parts.netloc}/{database}" + (f"?{parts.query}" if parts.query else "")
 
 
 def run_database() -> str:
@@ -81,6 +88,21 @@ def run_database() -> str:
     if "PYTEST_XDIST_WORKER" not in os.environ:
         os.environ["HUSKIES_TEST_RUN"] = str(os.getpid())
     return PREFIX + os.environ["HUSKIES_TEST_RUN"]
+
+
+@contextmanager
+def own_database() -> Iterator[str]:
+    """The URL of an empty database for a server that a test starts: "" (SQLite in its data folder), or one made on PostgreSQL."""
+    if chosen() == "sqlite":
+        yield ""
+        return
+    name = f"{run_database()}_{secrets.token_hex(4)}"
+    with psycopg.connect(postgresql_url(), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        try:
+            yield postgresql_url(name)
+        finally:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def drop_leftovers() -> None:

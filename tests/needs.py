@@ -7,6 +7,7 @@ where that is missing. With HUSKIES_TEST_REQUIRE=all in the environment, as in C
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -66,6 +67,34 @@ def find_claude() -> Path | None:
     return Path(on_path) if on_path else None
 
 
+def find_from_npm(name: str, variable: str) -> Path | None:
+    """A program of tests/programs: named by `variable`, else where .ci/run installs it, else on PATH."""
+    if named := os.environ.get(variable):
+        return Path(named) if os.access(named, os.X_OK) else None
+    installed = Path(sys.prefix, "agent-programs", "node_modules", ".bin", name)
+    if os.access(installed, os.X_OK):
+        return installed
+    on_path = shutil.which(name)
+    return Path(on_path) if on_path else None
+
+
+@cache
+def find_codex() -> Path | None:
+    return find_from_npm("codex", "HUSKIES_CODEX")
+
+
+@cache
+def find_gemini() -> Path | None:
+    return find_from_npm("gemini", "HUSKIES_GEMINI")
+
+
+def npm_remedy(variable: str) -> str:
+    return (
+        "Install it (copy tests/programs/*.json to .venv/agent-programs and run npm ci --ignore-scripts there), "
+        f"or name it in {variable}"
+    )
+
+
 @cache
 def find_chromium() -> Path | None:
     """Chromium or Chrome: HUSKIES_CHROMIUM, else by its usual names on PATH."""
@@ -97,6 +126,18 @@ NEEDS = (
         lambda: None if find_claude() else "it was found neither in claude-agent-sdk nor on PATH",
         "Install it (.venv/bin/python -m pip install --no-deps --require-hashes -r "
         "requirements-agents.lock), or name it in HUSKIES_CLAUDE",
+    ),
+    Need(
+        "needs_codex",
+        "the Codex program",
+        lambda: None if find_codex() else "it was found neither among the programs of npm nor on PATH",
+        npm_remedy("HUSKIES_CODEX"),
+    ),
+    Need(
+        "needs_gemini",
+        "the Gemini CLI program",
+        lambda: None if find_gemini() else "it was found neither among the programs of npm nor on PATH",
+        npm_remedy("HUSKIES_GEMINI"),
     ),
     Need(
         "needs_bubblewrap",

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from .base import Runtime
 from .claude_code import ClaudeCode
+from .codex import Codex
+from .command import AnyCommand
 from .scripted import Scripted
 
-RUNTIMES: dict[str, Runtime] = {runtime.name: runtime for runtime in (ClaudeCode(), Scripted())}
+RUNTIMES: dict[str, Runtime] = {
+    runtime.name: runtime for runtime in (ClaudeCode(), Codex(), AnyCommand(), Scripted())
+}
 
 
 class UnknownRuntime(LookupError):

@@ -180,7 +180,8 @@ class Runtime(Protocol):
     """One agent program.
 
     `label` says honestly what it is; it is shown wherever the agent is. `keys` are the keys of an agent's
-    entry that only this runtime has a use for.
+    entry that only this runtime has a use for. `provider` is the origin that it talks to when no base URL
+    is named, so where its credential goes; empty if there is none.
     """
 
     @property
@@ -189,12 +190,18 @@ class Runtime(Protocol):
     def label(self) -> str: ...
     @property
     def keys(self) -> tuple[str, ...]: ...
+    @property
+    def provider(self) -> str: ...
     def command(self, launch: Launch) -> Command: ...
     def carry(self, previous: Path, launch: Launch) -> list[FileOp]:
         """File operations that bring a conversation from the config folder of an earlier session.
 
         Empty if it is not there (or not safe to copy): then launch with `resume` off.
         """
+        ...
+
+    def message(self, text: str) -> str | None:
+        """The line for the running program's stdin that gives it a message; None where it takes none (its `Command` closes stdin)."""
         ...
 
     def parser(self, state: Mapping[str, Any] | None = None, redact: Redact | None = None) -> Parser: ...

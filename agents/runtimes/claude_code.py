@@ -48,6 +48,7 @@ class ClaudeCode:
     name = "claude-code"
     label = "Claude Code (Anthropic's agent program)"
     keys: tuple[str, ...] = ()
+    provider = "https://api.anthropic.com"
 
     def command(self, launch: Launch) -> Command:
         """The program's command line; raises `LaunchRefused` for what it cannot be given."""
@@ -100,6 +101,9 @@ class ClaudeCode:
 
     def carry(self, previous: Path, launch: Launch) -> list[FileOp]:
         return carry_conversation(previous, launch.config, launch.conversation)
+
+    def message(self, text: str) -> str | None:
+        return None  # stdin carries the prompt and is closed after it
 
     def parser(self, state: Mapping[str, Any] | None = None, redact: Redact | None = None) -> ClaudeParser:
         return ClaudeParser(state, redact)

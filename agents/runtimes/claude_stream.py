@@ -131,6 +131,8 @@ class ClaudeParser(LineParser):
             "resets_at": number(info.get("resetsAt")) or None,
             "utilization": bounded(utilization) if known else None,
         }
+        if info.get("isUsingOverage") is True:
+            body["overage"] = True  # the limit is reached, and what goes beyond it is paid for: it goes on
         if body == self._limit:  # it comes with every answer
             return []
         self._limit = body
@@ -256,6 +258,9 @@ class ClaudeParser(LineParser):
             self._tools.pop(next(iter(self._tools)))
         self._tools[call] = name
         body: dict[str, Any] = {"id": call, "name": name, "title": title, **clipped(details)}
+        path = text(mapping(block.get("input")).get("file_path"))
+        if name == "Read" and path:
+            body["reads"] = clip(path, 500)[0]
         return Event("tool_start", body | ({"within": clip(place, 100)[0]} if place else {}))
 
     def _user(self, message: dict[str, Any]) -> list[Event]:

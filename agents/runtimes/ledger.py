@@ -52,7 +52,10 @@ class Ledger:
         known: Counts = entry["counts"]
         delta = {kind: max(0, counts.get(kind, 0) - known.get(kind, 0)) for kind in COUNTS}
         entry["counts"] = {kind: known.get(kind, 0) + delta[kind] for kind in COUNTS}
-        return self._book(entry["request"], entry["model"], delta)
+        events = self._book(entry["request"], entry["model"], delta)
+        for event in events if place else ():
+            event.body["within"] = clip(place, 100)[0]
+        return events
 
     def settle(self, totals: Mapping[str, Counts], mark: str) -> list[Event]:
         """The program's own totals of this run by model: books what no request has shown."""

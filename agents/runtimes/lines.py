@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -27,7 +28,7 @@ MAIN_STEP = "agent"  # the name of the step that runs the program
 STREAM_NAMES = {STDOUT: "stdout", STDERR: "stderr"}
 
 
-class LineParser:
+class LineParser(ABC):
     """Puts lines together and keeps what every program's parser needs; subclasses read `_line`."""
 
     def __init__(self, state: Mapping[str, Any] | None = None, redact: Redact | None = None) -> None:
@@ -123,13 +124,13 @@ class LineParser:
             self._main_end = {key: note.get(key) for key in ("outcome", "code", "signal", "reason")}
         return [Event("note", note)] if note else []
 
+    @abstractmethod
     def _message(self, message: dict[str, Any]) -> list[Event]:
         """One line of the program's own language."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _judged(self) -> Outcome | Literal["success"] | None:
         """What the program itself said of its end: a failure, `"success"`, or None (nothing)."""
-        raise NotImplementedError
 
     def outcome(self, exit: Mapping[str, Any] | None) -> Outcome:
         """How the session ended; `exit` is the runner's exit record, None if the runner was lost."""

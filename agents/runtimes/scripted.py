@@ -80,12 +80,18 @@ STEPS: dict[str, Callable[[object], bool]] = {
     "ask": _text,
     "write": _FILE,
     "append": _FILE,
+    "read": _text,
     "run": _text,
     "commit": _text,
     "usage": _keys({}, model=_text, **dict.fromkeys(COUNTS, _count)),
     "wait_for": _keys({"file": _text}, timeout=_seconds),
     "sleep": _seconds,
     "hang": _anything,
+    "open_tool": _text,
+    "close_tool": _anything,
+    "limit": _keys({"status": _text}, resets_at=_count),
+    "hold_memory": _count,
+    "wait_told": _seconds,
     "print": _text,
     "print_bytes": _keys({"n": _count}, char=_text, line=_count, stream=_text),
     "huge_line": _count,
@@ -163,6 +169,7 @@ class Scripted:
     name = "scripted"
     label = LABEL
     keys: tuple[str, ...] = ("script",)
+    provider = ""
 
     def command(self, launch: Launch) -> Command:
         """The stand-in's command line; raises `ScriptError` for a script that it cannot play."""
@@ -175,7 +182,7 @@ class Scripted:
         request = {"turns": parse_script(script), "memory": str(_memory(launch.config, launch.conversation))}
         env = allowed_environment(launch.home, launch.tmp, launch.git_environment())
         argv = [sys.executable, "-I", "-S", str(PROGRAM)]
-        return Command(argv, env, json.dumps(request), readable=[PROGRAM])
+        return Command(argv, env, json.dumps(request) + "\n", keep_stdin=True, readable=[PROGRAM])
 
     def carry(self, previous: Path, launch: Launch) -> list[FileOp]:
         source, target = (_memory(folder, launch.conversation) for folder in (previous, launch.config))
@@ -192,6 +199,9 @@ class Scripted:
         ):
             return []
         return [["mkdir", str(target.parent)], ["copy", str(source), str(target)]]
+
+    def message(self, text: str) -> str | None:
+        return json.dumps({"message": text})
 
     def parser(self, state: Mapping[str, Any] | None = None, redact: Redact | None = None) -> ScriptedParser:
         return ScriptedParser(state, redact)
@@ -232,6 +242,8 @@ class ScriptedParser(LineParser):
             return [Event("tool_start", {**rest, **whole})]
         if kind == "tool_end":
             return [Event("tool_end", {**rest, **whole})]
+        if kind == "rate_limit":
+            return [Event("rate_limit", {**{"limit": "", "resets_at": None, "utilization": None}, **rest})]
         if kind == "permission":
             return [Event("permission", {**rest, **whole})]
         if kind == "usage":

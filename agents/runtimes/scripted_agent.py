@@ -10,6 +10,7 @@ Standard library only, in one file, and without `subprocess`: it is the child th
 
 import json
 import os
+import select
 import signal
 import sys
 import time
@@ -38,6 +39,7 @@ class Player:
         self.memory = str(request["memory"])
         self.turns: list[list[Body]] = request["turns"]
         self.calls = 0
+        self.held = b""
 
     def play(self) -> None:
         turn = self.next_turn()
@@ -87,6 +89,17 @@ class Player:
             target.write(content)
         emit("tool_end", id=call, name="scripted", error=False, text="", files=[path])
 
+    def step_read(self, path: str) -> None:
+        call = self.call(f"Read {path}", "", reads=path)
+        with open(path, encoding="utf-8", errors="replace") as source:  # noqa: PTH123
+            emit("tool_end", id=call, name="scripted", error=False, text=source.read(MOST_OUTPUT))
+
+    def step_open_tool(self, title: str) -> None:
+        self.call(title, "")
+
+    def step_close_tool(self, _value: object) -> None:
+        emit("tool_end", id=f"call-{self.calls}", name="scripted", error=False, text="")
+
     def step_run(self, command: str) -> None:
         call = self.call(f"$ {command}", command)
         code, output = run(["/bin/sh", "-c", command])
@@ -97,7 +110,7 @@ class Player:
         code, output = run(["/bin/sh", "-c", 'git add -A && git commit -q -m "$0"', message])
         emit("tool_end", id=call, name="scripted", error=code != 0, text=output, code=code)
 
-    def call(self, title: str, text: str) -> str:
+    def call(self, title: str, text: str, **more: str) -> str:
         self.calls += 1
         emit(
             "tool_start",
@@ -105,6 +118,7 @@ class Player:
             name="scripted",
             title=title.split("\n")[0][:200],
             text=text,
+            **more,
         )
         return f"call-{self.calls}"
 
@@ -123,12 +137,35 @@ class Player:
                 sys.exit(1)
             time.sleep(0.01)
 
+    def step_wait_told(self, seconds: float) -> None:
+        """Until the server sends a message on stdin; it is said, and the turn goes on without one."""
+        until = time.monotonic() + min(float(seconds), MOST_SECONDS)
+        while (left := until - time.monotonic()) > 0 and select.select([0], [], [], left)[0]:
+            line = read_line()
+            if not line:
+                return
+            said = json.loads(line).get("message")
+            emit("text", text=f"I was told: {said}")
+            return
+
     def step_sleep(self, seconds: float) -> None:
         time.sleep(min(float(seconds), MOST_SECONDS))
 
     def step_hang(self, _value: object) -> None:
         while True:
             signal.pause()
+
+    def step_limit(self, value: Body) -> None:
+        """What a provider says of its limits, such as {"status": "rejected", "resets_at": 1795346917}."""
+        emit("rate_limit", **value)
+
+    def step_hold_memory(self, n: int) -> None:
+        """A process beside this one that holds so many bytes, until both are ended."""
+        pid = os.fork()
+        if not pid:
+            self.held = b"x" * min(int(n), MOST_BYTES)
+            self.step_hang(None)
+        emit("note", note="hold_memory", pid=pid)
 
     # ---------------------------------------------------------------- output of any kind
 
@@ -210,6 +247,14 @@ class Player:
         self.step_hang(None)
 
 
+def read_line() -> bytes:
+    """One line of stdin, byte for byte, so that nothing behind it is taken along; empty at its end."""
+    line = bytearray()
+    while not line.endswith(b"\n") and (data := os.read(0, 1)):
+        line += data
+    return bytes(line)
+
+
 def run(argv: list[str]) -> tuple[int, str]:
     """(exit code or minus the signal, the output's head); waits for all that writes to that output."""
     reading, writing = os.pipe()
@@ -231,8 +276,7 @@ def run(argv: list[str]) -> tuple[int, str]:
 def main() -> None:
     # A line that nobody reads any more must not raise in the middle of a step.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    with open(0, "rb", closefd=False) as asked:
-        request = json.loads(asked.read())
+    request = json.loads(read_line())
     Player(request).play()
 
 

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from agents.exceptions import MustWait, NoCoder
@@ -69,17 +69,21 @@ def auto_assign() -> int:
     return claimed
 
 
-def waiting() -> dict[int, Story]:
-    """The stories that want an agent, unhindered and without live work; those that only want their gate get it."""
+def unserved() -> QuerySet[Story]:
+    """In coding or QA, unhindered, and nothing of ours works on them."""
     role = Q(role=Role.CODER)
-    stories = Story.objects.filter(
+    return Story.objects.filter(
         choosing.wanting(Role.CODER)
         & ~Q(pk__in=Session.objects.live().filter(role).values("story_id"))
         & ~Q(pk__in=GateRun.objects.exclude(state="over").values("story_id"))
         | choosing.wanting(Role.QA)
         & ~Q(pk__in=Session.objects.live().filter(role=Role.QA).values("story_id"))
     ).order_by("id")
-    rows = fairness.with_last_served(stories).select_related("project")
+
+
+def waiting() -> dict[int, Story]:
+    """The stories that want an agent, unhindered and without live work; those that only want their gate get it."""
+    rows = fairness.with_last_served(unserved()).select_related("project")
     found: dict[int, Story] = {}
     for story in rows:
         if story.stage == Stage.QA:

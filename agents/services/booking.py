@@ -25,7 +25,9 @@ def book(process: Process, new: Sequence[NewEvent], first_seq: int) -> None:
         return
     session = Session.objects.select_related("agent", "credential", "project").get(process=process)
     watch = Watch.of(process.parser_state)
-    rows = [_row(session, number, event) for number, event in enumerate(new, first_seq) if event.kind == "usage"]
+    rows = [
+        _row(session, number, event) for number, event in enumerate(new, first_seq) if event.kind == "usage"
+    ]
     values: dict[str, object] = {
         "turns": watch.turns,
         "tool_turns": watch.tool_turns,

@@ -11,7 +11,7 @@ import itertools
 from datetime import UTC, datetime, timedelta
 
 from django.db import transaction
-from django.db.models import F, OuterRef, Q, QuerySet, Subquery
+from django.db.models import OuterRef, Q, QuerySet, Subquery
 from django.utils import timezone
 
 from agents import conf as agents_conf
@@ -45,13 +45,28 @@ def limit(session: Session, reason: str, until: float | None) -> datetime:
     if session.credential_id is None:
         return at
     open_for_good = Q(paused_until=None) & ~Q(paused_for="")
-    rows = Credential.objects.filter(pk=session.credential_id).exclude(open_for_good).exclude(paused_until__gte=at)
+    rows = (
+        Credential.objects.filter(pk=session.credential_id)
+        .exclude(open_for_good)
+        .exclude(paused_until__gte=at)
+    )
     if rows.update(paused_for=reason[:REASON_AT_MOST], paused_until=at):
-        _tell(session, "credential.pause", f"credential {_name(session)}", f"{reason} Until {at:%Y-%m-%d %H:%M:%S} UTC.")
+        _tell(
+            session,
+            "credential.pause",
+            f"credential {_name(session)}",
+            f"{reason} Until {at:%Y-%m-%d %H:%M:%S} UTC.",
+        )
     found = Credential.objects.filter(pk=session.credential_id).values_list("paused_until", flat=True).first()
     at = max(at, found) if found else at
     _waiting(session.credential_id, now).filter(not_before__lt=at).update(not_before=at)
     return at
+
+
+def later(session: Session, until: float | None) -> datetime:
+    """When to try again after the provider itself was in trouble: nobody's account is at fault, so only this story waits."""
+    now = timezone.now()
+    return _believed(until, now) or now + _growing(session)
 
 
 def throttle(session: Session, until: object) -> None:
@@ -98,8 +113,10 @@ def lift_credential(credential: Credential, *, actor: Actor) -> None:
     check_may(actor, "credential.edit", None)
     with transaction.atomic():
         why = Credential.objects.filter(pk=credential.pk).values_list("paused_for", flat=True).first()
-        if not Credential.objects.filter(pk=credential.pk).exclude(paused_for="").update(
-            paused_for="", paused_until=None, throttled_until=None
+        if (
+            not Credential.objects.filter(pk=credential.pk)
+            .exclude(paused_for="")
+            .update(paused_for="", paused_until=None, throttled_until=None)
         ):
             raise Refused(f"Credential {credential.name} is not paused, so there is nothing to lift.")
         _waiting(credential.pk, timezone.now()).update(not_before=None, waiting_for="")
@@ -115,7 +132,9 @@ def lift_runtime(pause: RuntimePause, *, actor: Actor) -> None:
     check_may(actor, "credential.edit", None)
     with transaction.atomic():
         if not RuntimePause.objects.filter(pk=pause.pk).delete()[0]:
-            raise Refused(f"Runtime {pause.runtime} on {pause.host} is not paused, so there is nothing to lift.")
+            raise Refused(
+                f"Runtime {pause.runtime} on {pause.host} is not paused, so there is nothing to lift."
+            )
         _closed(
             "runtime.lift", f"runtime {pause.runtime} on {pause.host}", f"it was paused: {pause.paused_for}", actor,
             Q(sessions__runtime=pause.runtime, sessions__host=pause.host), (Outcome.CONFIG,),
@@ -140,13 +159,6 @@ def sweep() -> None:
                     "credential.lift", f"credential {row.name}", "its time is over", SERVER,
                     Q(sessions__credential=row), (),
                 )  # fmt: skip
-
-
-def clock_set_back(by: timedelta) -> None:
-    """The wall clock was set back by so much (negative): waits keep their length."""
-    now = timezone.now()
-    for name in ("paused_until", "throttled_until"):
-        Credential.objects.filter(**{f"{name}__gt": now}).update(**{name: F(name) + by})
 
 
 def _closed(verb: str, subject: str, why: str, actor: Actor, of: Q, outcomes: tuple[str, ...]) -> None:
@@ -183,9 +195,15 @@ def _believed(until: float | None, now: datetime) -> datetime | None:
 def _growing(session: Session) -> timedelta:
     """How long to wait where the provider did not say: longer with each refusal in a row of the account (or of the story without one)."""
     rows = Session.objects.filter(state=State.ENDED).exclude(pk=session.pk)
-    rows = rows.filter(credential=session.credential_id) if session.credential_id else rows.filter(story=session.story_id)
+    rows = (
+        rows.filter(credential=session.credential_id)
+        if session.credential_id
+        else rows.filter(story=session.story_id)
+    )
     last = rows.order_by("-id").values_list("outcome", flat=True)[:10]
-    times = len(list(itertools.takewhile(lambda one: one in (Outcome.RATE_LIMITED, Outcome.OVERLOADED), last)))
+    times = len(
+        list(itertools.takewhile(lambda one: one in (Outcome.RATE_LIMITED, Outcome.OVERLOADED), last))
+    )
     seconds = min(agents_conf.PROVIDER_WAIT_SECONDS * 2**times, agents_conf.PROVIDER_WAIT_MOST_SECONDS)
     return timedelta(seconds=seconds)
 
@@ -193,13 +211,15 @@ def _growing(session: Session) -> timedelta:
 def _waiting(credential_id: int, now: datetime) -> QuerySet[Story]:
     """Stories that wait for this credential: their newest session ended at its limit."""
     newest = Session.objects.filter(story=OuterRef("pk")).order_by("-id")
-    return Story.objects.filter(not_before__gt=now).alias(
-        of=Subquery(newest.values("credential")[:1]), how=Subquery(newest.values("outcome")[:1])
-    ).filter(of=credential_id, how=Outcome.RATE_LIMITED)
+    return (
+        Story.objects.filter(not_before__gt=now)
+        .alias(of=Subquery(newest.values("credential")[:1]), how=Subquery(newest.values("outcome")[:1]))
+        .filter(of=credential_id, how=Outcome.RATE_LIMITED)
+    )
 
 
 def _name(session: Session) -> str:
-    return Credential.objects.values_list("name", flat=True).get(pk=session.credential_id)
+    return Credential.objects.values_list("name", flat=True).get(pk=session.credential_id or 0)
 
 
 def _tell(session: Session, verb: str, subject: str, why: str) -> None:

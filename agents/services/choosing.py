@@ -18,7 +18,8 @@ from django.utils import timezone
 from agents.exceptions import MustWait, NoCoder
 from agents.models import Agent, Limit, RuntimePause, Session
 from agents.models.limit import Scope, applying
-from agents.services import breaker, spending
+from agents.services import breaker
+from agents.services.spending import Budgets
 from agents.states import Role
 from pipeline import conf
 from pipeline.models import Capacity, Project, Story
@@ -62,6 +63,7 @@ class Pool:
     in_review: dict[int, int]
     files: dict[int, ProjectFile] = field(default_factory=dict)
     hindrances: dict[int, str] = field(default_factory=dict)
+    _budgets: Budgets | None = None
 
     @classmethod
     def look(cls, stories: Collection[Story]) -> Pool:
@@ -111,8 +113,15 @@ class Pool:
             )
         return self.hindrances[agent.pk]
 
+    def budgets(self) -> Budgets:
+        """What may still be spent, read at the first agent that is idle."""
+        if self._budgets is None:
+            self._budgets = Budgets.look(self.now)
+        return self._budgets
+
     def take(self, session: Session, number: int) -> None:
         """Count a session that was claimed just now."""
+        self._budgets = None
         self.live.append(
             Live(
                 session.agent_id, session.project_id, session.story_id, number, session.role,
@@ -180,7 +189,7 @@ def _free(story: Story, field: list[Agent], pool: Pool, wanted: Agent | None, ro
         reason = (
             pool.hindrance(agent)
             or _own_limit(agent, pool)
-            or spending.refusal(story, agent, person, pool.now)
+            or pool.budgets().refusal(story, agent, person)
         )
         if not reason:
             return agent

@@ -15,9 +15,10 @@ from agents.sealing import add_key, forget_old_keys, resealed, seal
 from pipeline.actors import Actor
 from pipeline.exceptions import BadInput
 from pipeline.services.stories import check_may
+from pipeline.texts import storable
 
 PROVIDERS_OWN = ("https://api.anthropic.com",)
-"""Where a credential may go that names no address: the providers' own, which the runtimes use by themselves."""
+"""Where a credential may go that names no address, if the agent's runtime knows no provider of its own."""
 VALUE_AT_MOST = 10_000  # characters
 DEFAULT_PORTS = {"https": 443, "http": 80}
 
@@ -36,6 +37,7 @@ def add_credential(
     Raises NotAllowed, BadInput. The value is never part of a message.
     """
     check_may(actor, "credential.edit", None)
+    storable(name, "name")
     value = value.strip()
     addresses = [checked_address(url) for url in base_urls if url.strip()]
     if kind == CredentialKind.HOST_LOGIN:
@@ -92,11 +94,12 @@ def origin(url: str) -> str:
     )
 
 
-def allowed(credential: Credential, base_url: str | None) -> bool:
-    """Whether the credential may be sent to an agent's base URL; None = the provider's own address."""
-    named = credential.base_urls or PROVIDERS_OWN
+def allowed(credential: Credential, base_url: str | None, provider: str = "") -> bool:
+    """Whether the credential may be sent to an agent's base URL; None = the own address of its runtime's `provider`."""
+    own = provider or PROVIDERS_OWN[0]
+    named = credential.base_urls or [own]
     if base_url is None:
-        return any(address in named for address in PROVIDERS_OWN)
+        return own in named
     return not url_fault(base_url) and origin(base_url) in named
 
 

@@ -1,14 +1,15 @@
 """What follows from the end of a session: one pure table, and the transaction that carries it out.
 
 One rule of charges: a retry is charged for a red gate or for no change; crashed, hung and lost count against a cap of their own; provider
-and server faults charge nothing (issue: Rate limits; agent-runtimes.md 10).
+and server faults, and a session that died before its first event, charge nothing. Sessions that end by themselves without any change are
+counted besides: too many in a row without a new file read, or too many in all, and people are asked.
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from django.db.models import F
@@ -16,48 +17,119 @@ from django.utils import timezone
 
 from agents import conf as agents_conf
 from agents.models import Session
-from agents.services import logins, looking
-from agents.states import Role
+from agents.services import breaker, looking, progress
+from agents.services.progress import Watch
+from agents.states import Outcome, Role
 from pipeline import conf, events, moves, taskqueue
 from pipeline.actors import SERVER
 from pipeline.git.control import read_ref, set_story_branch
+from pipeline.git.reading import tree_of
 from pipeline.models import GateRun, Story
 from pipeline.processes.crashpoint import crashpoint
 from pipeline.services import gates, processes, projects
 from pipeline.stages import Stage
 
 Next = Literal["gate", "retry", "crash", "again", "hold", "wait", "block"]
+Opens = Literal["", "credential", "limit", "agent", "runtime"]
+LIMITS = (Outcome.TURN_LIMIT, Outcome.BUDGET, Outcome.WALL_LIMIT)
+CRASHES = (Outcome.CRASHED, Outcome.HUNG, Outcome.OUTPUT_LIMIT, Outcome.MEMORY_LIMIT)
+FREE_DETAILS = ("not_begun", "server")
+"""Free ends of which so many in a row are a fault of their own (NOT_BEGUN_CAP)."""
+NEW_CONVERSATION = ("conversation_missing", "conversation_in_use")
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """An end as the table sees it. `kind`, `detail`, `until` as judged (agents.services.judging).
+
+    `changed`: the saved work differs from the base; `moved`: from what the session began with; `committed`: it had moved, and committed
+    all of that itself; `resumed`: it went on with a conversation.
+    """
+
+    kind: str
+    reason: str = ""
+    detail: str = ""
+    until: float | None = None
+    changed: bool = False
+    moved: bool = False
+    committed: bool = False
+    resumed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`next`: gate; retry, crash (charged) or again (free): another session; hold; wait until `until`; block with `reason`."""
+    """`next`: gate; retry, crash (charged) or again (free): another session; hold; wait until `until`; block with `reason`.
+
+    `opens`: which circuit breaker opens with it. `survived`: the end was abnormal, but its committed work is judged. `idle`: it ended by
+    itself and left everything as it was.
+    """
 
     next: Next
     reason: str = ""
     until: datetime | None = None
+    opens: Opens = ""
+    survived: bool = False
+    idle: bool = False
 
 
-def decide(kind: str, reason: str, *, changed: bool, until: float | None, now: datetime) -> Decision:
-    """The table. `changed`: the saved work differs from the base."""
-    if kind == "stopped":
+def decide(end: End) -> Decision:
+    """The table. Total: every outcome has a line, and anything else is for a person."""
+    kind, reason = end.kind, end.reason
+    if kind == Outcome.STOPPED:
         return Decision("hold", reason)
-    if kind in ("done", "turn_limit", "budget"):
-        if changed:
-            return Decision("gate", reason)
-        return Decision("retry", "The session ended without any change.")
-    if kind in ("rate_limited", "overloaded"):
-        at = (
-            datetime.fromtimestamp(until, tz=UTC)
-            if until
-            else now + timedelta(seconds=agents_conf.PROVIDER_WAIT_SECONDS)
-        )
-        return Decision("wait", reason, at)
-    if kind in ("crashed", "hung", "lost", "output_limit"):
-        return Decision("crash", reason)
-    if kind == "not_started":
+    if kind in (Outcome.NOT_STARTED, Outcome.HOST_LOST) or end.detail == "server":
         return Decision("again", reason)
-    return Decision("block", reason)  # auth, billing, bad_model, context_full, config: a person is needed
+    if kind in (Outcome.RATE_LIMITED, Outcome.OVERLOADED):
+        return Decision("wait", reason, opens="limit" if kind == Outcome.RATE_LIMITED else "")
+    if kind in (Outcome.AUTH, Outcome.BILLING):
+        return Decision("block", reason, opens="credential")
+    if kind == Outcome.BAD_MODEL:
+        return Decision("block", reason, opens="agent")
+    if kind == Outcome.CONFIG:
+        if end.resumed and end.detail in NEW_CONVERSATION:
+            return Decision("again", reason)
+        return Decision("block", reason, opens="runtime" if end.detail == "program" else "")
+    if kind == Outcome.CONTEXT_FULL:
+        if end.committed:
+            return Decision("gate", reason, survived=True)
+        return Decision("again" if end.resumed else "block", reason)
+    if kind in (Outcome.LOST, Outcome.WORKSPACE_LOST):
+        return Decision("again" if end.detail == "not_begun" else "crash", reason)
+    if kind in CRASHES:
+        return Decision("gate", reason, survived=True) if end.committed else Decision("crash", reason)
+    if kind in (Outcome.DONE, Outcome.NO_CHANGE):
+        if end.changed:
+            return Decision("gate", reason, idle=not end.moved)
+        return Decision("retry", "The session ended without any change.", idle=not end.moved)
+    if kind in LIMITS:
+        if end.changed:
+            return Decision("gate", reason)
+        if kind == Outcome.WALL_LIMIT:
+            return Decision("crash", reason)
+        return (
+            Decision("again", reason)
+            if end.detail == "shared"
+            else Decision("retry", f"{reason} It had changed nothing.")
+        )
+    return Decision("block", reason)
+
+
+def end_of(session: Session, told: dict[str, Any], work: dict[str, Any]) -> End:
+    """What the table is asked: the judged end and what the intake found."""
+    moved = False
+    if work.get("tip"):
+        began = session.began_at_commit or session.base
+        moved = work.get("tree") != tree_of(conf.control_path(session.project.key), began)
+    return End(
+        kind=str(told["kind"]),
+        reason=str(told.get("reason") or ""),
+        detail=str(told.get("detail") or ""),
+        until=told.get("until"),
+        changed=bool(work.get("changed")),
+        moved=moved,
+        committed=moved and bool(work.get("changed")) and not work.get("committed_by_server"),
+        resumed=session.resumed,
+    )
 
 
 def conclude(session: Session, said: dict[str, Any] | None) -> None:
@@ -67,10 +139,9 @@ def conclude(session: Session, said: dict[str, Any] | None) -> None:
     told = session.told or {"kind": "lost", "reason": "Nothing is known of its end."}
     work = (said or {}).get("result") or {}
     refused = (said or {}).get("refused")
-    kind, reason = str(told["kind"]), str(told.get("reason") or "")
-    decision = decide(
-        kind, reason, changed=bool(work.get("changed")), until=told.get("until"), now=timezone.now()
-    )
+    end = end_of(session, told, work)
+    kind, reason = end.kind, end.reason
+    decision = trip(session, decide(end), end)
     outcome = "no_change" if decision.next == "retry" and kind == "done" else kind
     if refused is not None and kind != "stopped":
         decision = Decision(
@@ -108,8 +179,24 @@ def conclude(session: Session, said: dict[str, Any] | None) -> None:
             why=f"session {session.pk}: {outcome}; the story has moved on meanwhile",
         )
     crashpoint("outcome-inside-transaction")
-    events.record(story.project_id, "session", story=story, text=f"session {session.pk} ended: {outcome}")
+    said_of_it = f"session {session.pk} ended: {outcome}" + (f". {decision.reason}" if decision.opens else "")
+    events.record(story.project_id, "session", story=story, text=said_of_it)
     taskqueue.enqueue("agents.tasks.assign", story.project_id)
+
+
+def trip(session: Session, decision: Decision, end: End) -> Decision:
+    """Open the circuit breaker that the end asks for, whatever became of the story; a wait learns until when."""
+    if decision.opens == "credential":
+        breaker.pause_credential(session, decision.reason)
+    elif decision.opens == "agent":
+        breaker.pause_agent(session, decision.reason)
+    elif decision.opens == "runtime":
+        breaker.pause_runtime(session, decision.reason)
+    elif decision.opens == "limit":
+        return replace(decision, until=breaker.limit(session, decision.reason, end.until))
+    elif decision.next == "wait":
+        return replace(decision, until=breaker.later(session, end.until))
+    return decision
 
 
 def follow_branch(story: Story) -> None:
@@ -123,8 +210,14 @@ def carry_out(story: Story, session: Session, decision: Decision, work: dict[str
     """Rows for what comes next. The caller holds the story's row."""
     rows = Story.objects.filter(pk=story.pk)
     why = f"session {session.pk} of {session.agent.name}: {decision.reason or 'ended'}"
+    if not decision.idle:
+        if decision.next == "gate":
+            rows.update(idle_sessions=0)
+    elif too_idle := count_idle(story, session):
+        return block(story, too_idle)
     if decision.next == "gate":
-        rows.update(next_prompt="", next_kind="", crashes=0)
+        crashes = F("crashes") + 1 if decision.survived else 0
+        rows.update(next_prompt="", next_kind="", crashes=crashes)
         moves.note(
             story,
             "session_ended",
@@ -156,15 +249,34 @@ def carry_out(story: Story, session: Session, decision: Decision, work: dict[str
         rows.update(held_for=story.held_for or f"stopped by {session.stop_requested_by or 'the server'}")
         moves.note(story, "session_ended", actor=SERVER, why=why)
     else:
-        if (session.told or {}).get("kind") in ("auth", "billing"):
-            logins.pause(session, decision.reason)
         block(story, decision.reason)
+
+
+def count_idle(story: Story, session: Session) -> str:
+    """Count a session that ended by itself and changed nothing. Returns why the story is blocked, "" while it is not."""
+    watch = Watch.of(session.process.parser_state) if session.process else Watch()
+    earlier = story.sessions.filter(conversation=session.conversation, pk__lt=session.pk).select_related(
+        "process"
+    )
+    read_on = progress.new_reads(
+        watch, (Watch.of(each.process.parser_state) for each in earlier if each.process)
+    )
+    story.idle_sessions, story.idle_total = 0 if read_on else story.idle_sessions + 1, story.idle_total + 1
+    Story.objects.filter(pk=story.pk).update(idle_sessions=story.idle_sessions, idle_total=story.idle_total)
+    todo = "Look at what its agent says, change the story's text, then unblock it."
+    if story.idle_sessions >= agents_conf.IDLE_IN_A_ROW:
+        return f"{story.idle_sessions} sessions in a row ended without a change and without reading a file that was new to them. {todo}"
+    if story.idle_total >= agents_conf.IDLE_IN_ALL:
+        return f"{story.idle_total} sessions ended without a change since a person started it. {todo}"
+    return ""
 
 
 def not_begun(story: Story, reason: str, why: str) -> None:
     """A session that ended before its agent began charges nothing; it is tried again at once, then ever later, then people are asked."""
-    last = story.sessions.order_by("-id").values_list("outcome", flat=True)[: agents_conf.NOT_BEGUN_CAP]
-    times = len(list(itertools.takewhile(lambda outcome: outcome == "not_started", last)))
+    last = story.sessions.order_by("-id").values_list("outcome", "told__detail")[: agents_conf.NOT_BEGUN_CAP]
+    times = len(
+        list(itertools.takewhile(lambda row: row[0] == "not_started" or row[1] in FREE_DETAILS, last))
+    )
     if times >= agents_conf.NOT_BEGUN_CAP:
         block(story, f"The agent could not be started {times} times: {reason} Mend that, then unblock it.")
         return
@@ -203,6 +315,7 @@ def charge(story: Story, why: str, *, kind: str, prompt: str = "") -> None:
 def block(story: Story, reason: str) -> None:
     story.refresh_from_db()
     moves.move(story, "block", actor=SERVER, why=reason, reason=reason or "It cannot go on without a person.")
+    events.record(story.project_id, "story", story=story, text=f"#{story.number} is blocked: {reason}")
 
 
 def after_red_gate(run: GateRun) -> None:
@@ -212,5 +325,11 @@ def after_red_gate(run: GateRun) -> None:
         block(story, f"The gate could not be run: {run.reason} Mend that, then unblock it.")
     else:
         what = f"The gate did not pass on {run.commit[:8]}: {run.reason}"
-        charge(story, what, kind="gate", prompt=f"{run.reason}\n\n{run.output}")
+        if story.crashes >= agents_conf.CRASH_CAP:
+            block(
+                story,
+                f"{story.crashes} sessions ended before their work was done, and it is not good as it is. {what} Look at it, then unblock it.",
+            )
+        else:
+            charge(story, what, kind="gate", prompt=f"{run.reason}\n\n{run.output}")
     taskqueue.enqueue("agents.tasks.assign", story.project_id)

@@ -103,8 +103,15 @@ def _queue_again(session: Session, reason: str, saved: str) -> None:
         if "tip" in values:
             story.tip = saved
             deciding.follow_branch(story)
-    moves.note(story, "session_ended", actor=SERVER, why=f"session {session.pk} of {session.agent.name}: {reason} Nothing is charged.")
-    events.record(story.project_id, "session", story=story, text=f"session {session.pk} ended: {session.outcome}")
+    moves.note(
+        story,
+        "session_ended",
+        actor=SERVER,
+        why=f"session {session.pk} of {session.agent.name}: {reason} Nothing is charged.",
+    )
+    events.record(
+        story.project_id, "session", story=story, text=f"session {session.pk} ended: {session.outcome}"
+    )
     taskqueue.enqueue("agents.tasks.assign", story.project_id)
 
 

@@ -31,7 +31,7 @@ def judge(session: Session, process: Process, parser: Parser) -> dict[str, Any]:
             "reason": "Its working copy was removed while it worked. What it had not saved is gone; its branch is kept.",
         }
     if told["kind"] in ("crashed", "hung") and not Watch.of(process.parser_state).began:
-        told["detail"] = "not_begun"
+        told |= {"kind": "not_started", "detail": "not_begun"}
     return told
 
 
@@ -58,14 +58,24 @@ def _as_asked(session: Session, process: Process, told: dict[str, Any]) -> dict[
     """Who asked for the stop, and why, says what it was."""
     cause = session.stop_cause or StopCause.PERSON
     if cause == StopCause.PERSON:
-        return {"kind": "stopped", "reason": f"Stopped by {session.stop_requested_by}.", "detail": "", "until": None}
+        return {
+            "kind": "stopped",
+            "reason": f"Stopped by {session.stop_requested_by}.",
+            "detail": "",
+            "until": None,
+        }
     if cause == StopCause.SERVER:
         return {"kind": "lost", "reason": session.reason or "The server was shut down.", "detail": "server"}
     if told["kind"] == "rate_limited":
         return {}  # it said so itself meanwhile, and until when
     until = Watch.of(process.parser_state).until or None if cause == StopCause.RATE_LIMITED else None
     shared = cause == StopCause.BUDGET and not own_budget_used(session)
-    return {"kind": str(cause), "reason": session.reason, "detail": "shared" if shared else "", "until": until}
+    return {
+        "kind": str(cause),
+        "reason": session.reason,
+        "detail": "shared" if shared else "",
+        "until": until,
+    }
 
 
 def own_budget_used(session: Session) -> bool:

@@ -16,6 +16,7 @@ from pipeline.exceptions import BadInput, NotAllowed, NotFound
 from pipeline.models import Act, Capacity, Project
 from pipeline.roles import may
 from pipeline.services.stories import check_may
+from pipeline.texts import storable
 
 SESSIONS_AT_MOST = 1_000_000
 USD_AT_MOST = Decimal(10_000_000)
@@ -104,7 +105,9 @@ def _check(actor: Actor, verb: str, of: Subject) -> None:
 def _tell(of: Subject, noun: str, what: str, change: str, actor: Actor, why: str) -> None:
     """The act, the news for every page that shows it, and a look for work: a raised limit frees agents."""
     verb = f"{noun}.clear" if change.endswith("-> none") else f"{noun}.set"
-    Act.objects.create(actor=actor.name, verb=verb, subject=what, why=f"{change}. {why}".strip(". ").strip())
+    Act.objects.create(
+        actor=actor.name, verb=verb, subject=what, why=storable(f"{change}. {why}".strip(". "), "reason")
+    )
     of_one = [of.project.pk] if of.project else None
     concerned = of_one or list(Project.objects.order_by("pk").values_list("pk", flat=True))
     for project_id in concerned:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from django.db.models import Q
-
 from agents.models import Agent, Credential, Session
-from agents.runtimes import base
+from agents.runtimes import base, get_runtime
 from agents.runtimes.base import LaunchRefused
 from agents.sealing import unseal
 from agents.services.credentials import allowed
-from pipeline import events
 
 
 def for_agent(agent: Agent) -> Credential | None:
@@ -29,7 +26,10 @@ def hindrance(agent: Agent, now: datetime) -> str:
     if credential is None:
         return f"there is no credential {name!r}; an admin adds it with `credential add {name}` or on the credentials page"
     if credential.paused_for and (credential.paused_until is None or credential.paused_until > now):
-        return f"credential {name} is paused: {credential.paused_for}"
+        until = (
+            f" It is tried again at {credential.paused_until:%H:%M} UTC." if credential.paused_until else ""
+        )
+        return f"credential {name} is paused: {credential.paused_for}{until}"
     return ""
 
 
@@ -39,7 +39,7 @@ def opened(session: Session) -> base.Credential | None:
     credential = session.credential
     if credential is None:
         return base.Credential("api_key", "", address) if address else None
-    if not allowed(credential, address):
+    if not allowed(credential, address, get_runtime(session.runtime).provider):
         raise LaunchRefused(
             f"Credential {credential.name} may not be sent to {address or 'the provider'}: it names other addresses. An admin can add this one."
         )
@@ -50,12 +50,3 @@ def opened(session: Session) -> base.Credential | None:
 def secrets_of(credential: Credential | None) -> list[str]:
     """What must never be stored or shown of a session's output."""
     return [unseal(credential.sealed)] if credential is not None and credential.sealed else []
-
-
-def pause(session: Session, reason: str) -> None:
-    """A refused or empty account: nothing more starts with it until an admin changed it."""
-    if session.credential_id is not None:
-        Credential.objects.filter(Q(pk=session.credential_id)).update(
-            paused_for=reason[:500], paused_until=None
-        )
-        events.record(session.project_id, "project", text=f"credential paused: {reason}")

@@ -27,15 +27,15 @@ from agents.exceptions import (
     WrongStage,
 )
 from agents.models import Agent, Session
-from agents.services import choosing, logins, sessions
+from agents.services import choosing, logins, news, sessions
 from agents.states import Role
-from pipeline import conf, events, moves, taskqueue
+from pipeline import events, moves, taskqueue
 from pipeline.actors import Actor
 from pipeline.exceptions import AlreadyWaiting, AlreadyWorked, NothingRunning
-from pipeline.models import Capacity, Host, Project, Story
+from pipeline.models import Capacity, Project, Story
 from pipeline.models.project import ProjectState
 from pipeline.processes.crashpoint import crashpoint
-from pipeline.services import dependencies, gates, merges, processes
+from pipeline.services import dependencies, gates, hosts, merges, processes
 from pipeline.services.stories import check_may
 from pipeline.stages import Stage
 
@@ -211,6 +211,7 @@ def claim(story: Story, *, actor: Actor, role: str = Role.CODER, named: str = ""
             sandbox=level,
             base=story.base,
             began_at_commit=sessions.last_saved(story) or story.tip,
+            news_upto=news.upto(story.project_id),
         )
     except IntegrityError as error:
         raise MustWait(
@@ -274,9 +275,8 @@ def stop_story(story: Story, *, actor: Actor, why: str = "") -> None:
 
 
 def server_is_running() -> bool:
-    """Whether this host's supervisor was seen within the last ten seconds."""
-    seen = Host.objects.filter(name=conf.host()).values_list("seen_at", flat=True).first()
-    return bool(seen and (timezone.now() - seen).total_seconds() < 10)
+    """Whether this host's supervisor was heard of within the last ten seconds."""
+    return hosts.runs_here()
 
 
 def look_later(project_id: int) -> None:

@@ -1,4 +1,4 @@
-"""Which prompt a session gets: the whole story for a new conversation, only what is new for one that goes on."""
+"""Which prompt a session gets: the whole story for a new conversation, only what is new for one that goes on. Recent events stand before it."""
 
 from __future__ import annotations
 
@@ -6,29 +6,26 @@ from pathlib import Path
 
 from agents.models import Session
 from agents.runtimes import prompts
+from agents.services import news
 from pipeline.projectfile import ProjectFile
 from pipeline.projectfile.schema import command_label
 
+NAMES = {
+    "gate": "The end of the gate's output on the work so far",
+    "nothing": "What the last session came to",
+    "continue": "Why the last session ended early",
+}
+TEXTS = ("title", "description", "criteria")
 
-def prompt_for(session: Session, *, warm: bool, copy: Path, file: ProjectFile) -> str:
-    """`warm`: the conversation goes on. A message is never empty: with nothing to say it is asked to go on."""
+
+def prompt_for(session: Session, *, previous: Session | None, copy: Path, file: ProjectFile) -> str:
+    """`previous`: the session whose conversation goes on. A message is never empty: with nothing to say it is asked to go on."""
+    told = _first(session, copy, file) if previous is None else _next(session, previous, copy, file)
+    return "\n\n".join(part for part in (news.block(session), told) if part)
+
+
+def _first(session: Session, copy: Path, file: ProjectFile) -> str:
     story = session.story
-    gate = command_label(file.gate.command) if file.gate else None
-    said, kind = story.next_prompt, story.next_kind
-    if warm:
-        if kind == "gate":
-            most = file.max_retries
-            left = max(0, most - story.retries) if most else None
-            return prompts.resume_prompt(
-                said, gate_command=gate, copy=copy, branch=story.branch, tries_left=left
-            )
-        if kind == "nothing":
-            return prompts.nothing_changed_prompt(
-                copy=copy, branch=story.branch, base_branch=session.project.base_branch
-            )
-        if kind == "notes":
-            return prompts.notes_prompt(said, copy=copy, branch=story.branch, gate_command=gate)
-        return prompts.continue_prompt(copy=copy, branch=story.branch, cause=said or "its turn was not over")
     return prompts.default_prompt(
         number=story.number,
         title=story.title,
@@ -38,9 +35,38 @@ def prompt_for(session: Session, *, warm: bool, copy: Path, file: ProjectFile) -
         role=session.role,
         base_branch=session.project.base_branch,
         branch=story.branch,
-        gate_command=gate,
+        gate_command=command_label(file.gate.command) if file.gate else None,
         copy=copy,
         may_run=session.sandbox == "bubblewrap",
         instructions=str(session.entry.get("prompt") or ""),
-        notes=said,
+        notes=story.next_prompt,
+        notes_name=NAMES.get(story.next_kind, prompts.NOTES),
     )
+
+
+def _next(session: Session, previous: Session, copy: Path, file: ProjectFile) -> str:
+    story = session.story
+    gate = command_label(file.gate.command) if file.gate else None
+    said, kind = story.next_prompt, story.next_kind
+    if kind == "gate":
+        left = max(0, file.max_retries - story.retries) if file.max_retries else None
+        told = prompts.resume_prompt(said, gate_command=gate, copy=copy, branch=story.branch, tries_left=left)
+    elif kind == "nothing":
+        told = prompts.nothing_changed_prompt(
+            copy=copy, branch=story.branch, base_branch=session.project.base_branch
+        )
+    elif kind == "notes":
+        told = prompts.notes_prompt(said, copy=copy, branch=story.branch, gate_command=gate)
+    else:
+        told = prompts.continue_prompt(copy=copy, branch=story.branch, cause=said or "its turn was not over")
+    edits = story.changes.filter(verb="edit", at__gte=previous.created_at).values_list("why", flat=True)
+    if not any(name in why for why in edits for name in TEXTS):
+        return told
+    text = prompts.story_text(
+        number=story.number,
+        title=story.title,
+        description=story.description,
+        criteria=list(story.criteria.values_list("text", flat=True)),
+        kind=story.kind,
+    )
+    return "\n\n".join(["The story was changed since your last session. It reads now:", *text, told])

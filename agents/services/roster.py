@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from agents.exceptions import NoSuchAgent
 from agents.models import Agent, Session
-from agents.services import pool, sessions
+from agents.services import breaker, pool, sessions
 from agents.services.pool import Started
 from agents.states import Role
 from pipeline import events, moves
@@ -17,6 +17,7 @@ from pipeline.exceptions import NothingRunning, Refused, TransitionRefused
 from pipeline.models import Act, Story
 from pipeline.services.stories import check_may
 from pipeline.stages import OVER, Stage
+from pipeline.texts import storable
 
 WHY_AT_MOST = 500  # characters, as in the column
 
@@ -24,7 +25,7 @@ WHY_AT_MOST = 500  # characters, as in the column
 def pause_agent(agent: Agent, *, actor: Actor, why: str = "") -> Agent:
     """It takes nothing new until a person resumes it, whatever the project file says; its session goes on. Raises NotAllowed, Refused."""
     check_may(actor, "agent.pause", agent.project)
-    told = (why.strip() or f"paused by {actor.name}")[:WHY_AT_MOST]
+    told = (storable(why, "reason").strip() or f"paused by {actor.name}")[:WHY_AT_MOST]
     with transaction.atomic():
         # A pause of the server's becomes the person's: a new project file no longer ends it.
         changed = Agent.objects.filter(pk=agent.pk, paused_by="").update(
@@ -49,6 +50,7 @@ def resume_agent(agent: Agent, *, actor: Actor) -> Agent:
         if not changed:
             raise Refused(f"Agent {label(agent)} is not paused, so there is nothing to resume.")
         _tell(agent, "agent.resume", actor, f"it was paused: {why}")
+        breaker.after_resume(agent, actor=actor)
         pool.look_later(agent.project_id)
     agent.refresh_from_db()
     return agent
@@ -77,7 +79,7 @@ def assign(story: Story, agent_name: str, *, actor: Actor) -> Started:
     `queued` says why it has not begun: most often the other's work is being saved. Raises NotAllowed, NoSuchAgent, TransitionRefused.
     """
     check_may(actor, "agent.assign", story.project)
-    agent = coder_named(story, agent_name)
+    agent = coder_named(story, storable(agent_name, "agent's name"))
     with transaction.atomic():
         story = Story.objects.select_for_update(of=("self",)).select_related("project").get(pk=story.pk)
         if story.stage in OVER:

@@ -9,22 +9,31 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from decimal import Decimal
+from dataclasses import replace
 from typing import Any
 
 from django.db import transaction
-from django.db.models import F
 from django.utils import timezone
 
 from agents import conf as agents_conf
 from agents.exceptions import MustWait
-from agents.models import Agent, LedgerRow, Session
+from agents.models import Agent, Session
 from agents.redaction import Redactor
 from agents.runtimes import get_runtime
-from agents.runtimes.base import GitIdentity, Launch, LaunchRefused, Parser
-from agents.services import deciding, logins, prompting, saving
-from agents.states import ARROWS, State
+from agents.runtimes.base import GitIdentity, Launch, LaunchRefused, Parser, ProgramMissing
+from agents.services import (
+    allowances,
+    booking,
+    conversations,
+    deciding,
+    judging,
+    logins,
+    prompting,
+    saving,
+    spending,
+)
+from agents.services.progress import Watch
+from agents.states import ARROWS, State, StopCause
 from pipeline import conf, events, kinds, taskqueue
 from pipeline.exceptions import Refused
 from pipeline.git.control import pin_base
@@ -71,29 +80,25 @@ def last_saved(story: Story) -> str:
 
 
 def conversation_to_resume(story: Story, agent: Agent) -> Session | None:
-    """The last session of this agent, with this model, on this story, if its conversation can be gone on with."""
-    last = story.sessions.filter(agent=agent, state=State.ENDED).order_by("-id").first()
-    if last is None or last.model != agent.model or last.runtime != agent.runtime:
-        return None
-    told = last.told or {}
-    if (
-        told.get("detail") in ("conversation_missing", "not_begun")
-        or last.started_at is None
-        or told.get("kind") in ("context_full", "config")
-    ):
-        return None
-    return last
+    """The session whose conversation a new one of this agent goes on with (conversations.py)."""
+    return conversations.to_resume(story, agent).session
 
 
 # -- stop ----------------------------------------------------------------------------------------------------------
 
 
-def request_stop(session: Session, *, by: str) -> None:
-    """Write down that it must stop (crash window 26); `carry_out_stop` does it, and the sweep repeats it."""
-    Session.objects.filter(pk=session.pk, stop_requested_at=None).update(
-        stop_requested_at=timezone.now(), stop_requested_by=by
-    )
+def request_stop(session: Session, *, by: str, cause: StopCause = StopCause.PERSON, why: str = "") -> bool:
+    """Write down that it must stop (crash window 26); `carry_out_stop` does it, and the sweep repeats it. False when that was known.
+
+    `why` is the sentence that people read. A person's stop takes the place of the server's own, never the reverse.
+    """
+    rows = Session.objects.live().filter(pk=session.pk)
+    asked = {"stop_requested_by": by, "stop_cause": cause, "reason": why}
+    changed = rows.filter(stop_requested_at=None).update(stop_requested_at=timezone.now(), **asked)
+    if not changed and cause == StopCause.PERSON:
+        changed = rows.exclude(stop_cause=StopCause.PERSON).update(**asked)
     taskqueue.enqueue("agents.tasks.stop", session.pk)
+    return bool(changed)
 
 
 def carry_out_stop(session_id: int) -> None:
@@ -127,9 +132,9 @@ def sweep() -> None:
 
 class AgentHandler(kinds.Handler):
     def spec(self, process: Process) -> dict[str, Any]:
-        session = Session.objects.select_related("story", "project", "agent", "credential").get(
-            process=process
-        )
+        session = Session.objects.select_related(
+            "story__project", "project", "agent", "credential", "started_by"
+        ).get(process=process)
         if session.stop_requested_at is not None:
             raise Refused(f"It was stopped by {session.stop_requested_by} before it began.")
         if not walk(session, State.STARTING) and session.state != State.STARTING:
@@ -138,7 +143,11 @@ class AgentHandler(kinds.Handler):
             return agent_spec(session)
         except LaunchRefused as error:
             Session.objects.filter(pk=session.pk).update(
-                told={"kind": "config", "reason": str(error), "detail": "not_begun"}
+                told={
+                    "kind": "config",
+                    "reason": str(error),
+                    "detail": "program" if isinstance(error, ProgramMissing) else "not_begun",
+                }
             )
             raise Refused(str(error)) from error
 
@@ -156,7 +165,11 @@ class AgentHandler(kinds.Handler):
                 note = kinds.as_event(record)
                 found += [note] if note else []
             new += found
-        process.parser_state = parser.state()
+        watch = Watch.of(process.parser_state)
+        if records:
+            copy = str(conf.copy_path(process.key))
+            watch.take(new, copy=copy, heard=max(record.monotonic_ns for record in records))
+        process.parser_state = parser.state() | {"watch": watch.to_json()}
         return new
 
     def started(self, process: Process) -> None:
@@ -167,7 +180,7 @@ class AgentHandler(kinds.Handler):
             )
 
     def stored(self, process: Process, new: Sequence[NewEvent], first_seq: int) -> None:
-        book(process, new, first_seq)
+        booking.book(process, new, first_seq)
 
     def ended(self, process: Process) -> None:
         """The child is dead and its log is stored: judge the end, then save its work."""
@@ -178,7 +191,7 @@ class AgentHandler(kinds.Handler):
         )
         if session.state == State.ENDED:
             return processes.finish(process)
-        told = session.told or judge(session, process, self.parser(process))
+        told = session.told or judging.judge(session, process, self.parser(process))
         walk(session, State.STOPPING, told=told)
         Session.objects.filter(pk=session.pk).update(told=told)
         session.told = told
@@ -189,76 +202,6 @@ class AgentHandler(kinds.Handler):
         else:
             deciding.conclude(session, None)
         return processes.finish(process)
-
-
-def judge(session: Session, process: Process, parser: Parser) -> dict[str, Any]:
-    """The outcome class of an end, with its reason, as JSON. A stop that was asked for is a stop, however the child took it."""
-    ended = process.exit or {}
-    if ended.get("outcome") == "not_launched":
-        kind = "stopped" if session.stop_requested_at else "not_started"
-        return {"kind": kind, "reason": str(ended.get("reason", "")), "detail": "not_begun", "until": None}
-    lost = process.state == ProcessState.LOST
-    outcome = asdict(parser.outcome(None if lost else ended))
-    if session.stop_requested_at is not None and outcome["kind"] != "done":
-        outcome |= {"kind": "stopped", "reason": f"Stopped by {session.stop_requested_by}."}
-    elif outcome["kind"] == "stopped":  # nobody of ours asked: the host is going down
-        outcome |= {
-            "kind": "lost",
-            "reason": "It was stopped from outside the server, as when the host shuts down.",
-        }
-    if not process.main_started and outcome["kind"] not in ("stopped",):
-        step = ended.get("step", "")
-        outcome |= {"detail": "not_begun", "kind": "lost" if lost else "not_started"}
-        outcome["reason"] = (
-            "Its runner died before the agent began."
-            if lost
-            else f"The step {step!r} before the agent failed (exit {ended.get('code')}); see the log."
-        )
-    return outcome
-
-
-def book(process: Process, new: Sequence[NewEvent], first_seq: int) -> None:
-    """Ledger rows for the usage events of a batch, and the session's sums."""
-    rows = []
-    session_id: int | None = None
-    for number, event in enumerate(new, first_seq):
-        if event.kind == "ended" and event.body.get("program_run_cost_usd") is not None:
-            Session.objects.filter(process=process).update(
-                reported_cost_usd=Decimal(str(event.body["program_run_cost_usd"])).quantize(
-                    Decimal("0.000001")
-                )
-            )
-        if event.kind != "usage":
-            continue
-        session_id = session_id or Session.objects.values_list("pk", flat=True).get(process=process)
-        body = event.body
-        rows.append(
-            LedgerRow(
-                session_id=session_id,
-                seq=number,
-                request_id=body.get("request_id", "")[:100],
-                model=body.get("model", "")[:100],
-                at=event.at,
-                input_tokens=body.get("input", 0),
-                output_tokens=body.get("output", 0),
-                cache_read_tokens=body.get("cache_read", 0),
-                cache_write_tokens=body.get("cache_write", 0),
-                cost_usd=Decimal(body.get("cost_usd", "0")),
-            )
-        )
-    if rows and session_id is not None:
-        LedgerRow.objects.bulk_create(rows)
-        sums = {
-            name: F(name) + sum(getattr(row, name) for row in rows)
-            for name in (
-                "input_tokens",
-                "output_tokens",
-                "cache_read_tokens",
-                "cache_write_tokens",
-                "cost_usd",
-            )
-        }
-        Session.objects.filter(pk=session_id).update(**sums)
 
 
 def agent_spec(session: Session) -> dict[str, Any]:
@@ -281,7 +224,7 @@ def agent_spec(session: Session) -> dict[str, Any]:
         resume=session.resumed,
         conversation=session.conversation,
         model=session.model or None,
-        agent_config=session.entry,
+        agent_config=allowances.for_program(session.entry, spending.left(session, timezone.now())),
         level=session.sandbox,
         credential=logins.opened(session),
         story_number=story.number,
@@ -289,22 +232,16 @@ def agent_spec(session: Session) -> dict[str, Any]:
         story_text=story.description,
         git_identity=GitIdentity(f"huskies {session.agent.name}", f"{session.agent.name}@huskies.invalid"),
     )
-    carried: list[Any] = []
-    if session.resumed:
-        previous = conversation_to_resume(story, session.agent)
-        carried = runtime.carry(conf.session_path(previous.key) / "config", launch) if previous else []
-    warm = bool(carried)
-    prompt = prompting.prompt_for(session, warm=warm, copy=copy, file=file)
+    resume = conversations.to_resume(story, session.agent, session=session)
+    previous, note, carried = resume.session, resume.why, []
+    if previous is not None:
+        carried = runtime.carry(conf.session_path(previous.key) / "config", launch)
+        if not carried:  # then it begins anew in this very session
+            note = f"cold: the conversation of session {previous.pk} is not on this host"
+            previous = None
+    prompt = prompting.prompt_for(session, previous=previous, copy=copy, file=file)
+    warm = previous is not None
     launch = replace(launch, prompt=prompt, resume=warm)
-    note = (
-        "warm: it goes on with the conversation"
-        if warm
-        else (
-            "cold: the earlier conversation is not on this host"
-            if session.resumed
-            else "cold: a new conversation"
-        )
-    )
     Session.objects.filter(pk=session.pk).update(prompt=prompt, resumed=warm, resume_note=note)
     command = runtime.command(launch)
     pin_base(control, session.key, session.base)
@@ -359,7 +296,8 @@ def agent_spec(session: Session) -> dict[str, Any]:
         "log_bytes": min(file.output_limit, agents_conf.AGENT_LOG_BYTES),
         "on_cap": "stop",
         "grace": agents_conf.STOP_GRACE_SECONDS,
-        "silence": entry.get("inactivity_timeout") or 300.0,
+        # The inactivity that the entry allows is the watchdog's, which knows of running tools; this holds without a server too.
+        "silence": max(float(entry.get("inactivity_timeout") or 300.0), agents_conf.TOOL_SILENCE_SECONDS),
         "wall": entry.get("max_session_time") or agents_conf.SESSION_WALL_SECONDS,
     }
     return {
@@ -374,7 +312,16 @@ def agent_spec(session: Session) -> dict[str, Any]:
 def close(session: Session, *, outcome: str, reason: str, saved: str) -> bool:
     """The one way to `ended`: outcome, reason and release of the claim in the caller's transaction."""
     assert transaction.get_connection().in_atomic_block  # noqa: S101
-    done = walk(session, State.ENDED, outcome=outcome, reason=reason, saved=saved, ended_at=timezone.now())
+    note = session.resume_note or "cold: its agent never began"
+    done = walk(
+        session,
+        State.ENDED,
+        resume_note=note,
+        outcome=outcome,
+        reason=reason,
+        saved=saved,
+        ended_at=timezone.now(),
+    )
     if done:
         logger.info(
             "Session %s on story %s ended: %s. %s",

@@ -51,7 +51,9 @@ class Standing:
     def spent(self) -> bool:
         """Nothing is left of it."""
         usd, tokens = self.budget.usd, self.budget.tokens
-        return (usd is not None and self.used.usd >= usd) or (tokens is not None and self.used.tokens >= tokens)
+        return (usd is not None and self.used.usd >= usd) or (
+            tokens is not None and self.used.tokens >= tokens
+        )
 
     def fraction(self) -> float:
         """How much of it is used, 1.0 = all."""
@@ -77,7 +79,11 @@ class Standing:
 
     def remedy(self, now: datetime) -> str:
         """When it renews, and who can raise it."""
-        who = "an admin of the server" if self.budget.scope in (Scope.SERVER, Scope.USER) else "an operator of its project"
+        who = (
+            "an admin of the server"
+            if self.budget.scope in (Scope.SERVER, Scope.USER)
+            else "an operator of its project"
+        )
         if self.budget.period == Period.TOTAL:
             return f"it does not renew; {who} can raise it"
         midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
@@ -136,7 +142,9 @@ class Budgets:
                 begins = datetime(day.year, day.month, day.day, tzinfo=UTC)
                 ledger = ledger.filter(at__gte=begins)
             sums = ledger.aggregate(*[Sum(name) for name in (*TOKENS, "cost_usd")])
-            return Used(sums["cost_usd__sum"] or Decimal(0), sum(sums[f"{name}__sum"] or 0 for name in TOKENS))
+            return Used(
+                sums["cost_usd__sum"] or Decimal(0), sum(sums[f"{name}__sum"] or 0 for name in TOKENS)
+            )
         spend = Spend.objects.filter(day=day) if period == Period.DAY else Spend.objects.all()
         if scope == Scope.PROJECT:
             spend = spend.filter(project_id=subject)
@@ -158,7 +166,11 @@ class Budgets:
         """What the sessions under way that count against it are still likely to use."""
         if self._live is None:
             self._live = list(Session.objects.live())
-        of: dict[str, str] = {Scope.PROJECT: "project_id", Scope.USER: "started_by_id", Scope.STORY: "story_id"}
+        of: dict[str, str] = {
+            Scope.PROJECT: "project_id",
+            Scope.USER: "started_by_id",
+            Scope.STORY: "story_id",
+        }
         name = of.get(scope)
         counted = [s for s in self._live if name is None or str(getattr(s, name)) == str(subject)]
         return sum((self.mean(s.agent_id).less(_of(s)) for s in counted), Used())
@@ -174,7 +186,9 @@ class Budgets:
             }.get(Scope(standing.budget.scope))
             reserved = self.reserved(standing.budget.scope, subject)
             if not standing.holds(mean + reserved):
-                return f"{standing}{_projection(standing, agent, mean, reserved)}; {standing.remedy(self.now)}"
+                return (
+                    f"{standing}{_projection(standing, agent, mean, reserved)}; {standing.remedy(self.now)}"
+                )
         return ""
 
 

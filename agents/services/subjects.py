@@ -13,6 +13,7 @@ from agents.states import Role
 from pipeline.exceptions import BadInput, NotFound
 from pipeline.models import Host, Project, Story
 from pipeline.services.stories import find_story
+from pipeline.texts import storable
 
 MODEL_AT_MOST = 100  # characters, as in the column
 EACH = {
@@ -39,7 +40,7 @@ class Subject:
 
 def find(scope: str, name: str) -> Subject:
     """The subject of that name: a host, project, person, role, model, PROJECT/AGENT or PROJECT/NUMBER; "" = each. Raises BadInput, NotFound."""
-    name = name.strip()
+    name = storable(name, "name").strip()
     if scope not in Scope.values:
         raise BadInput(f"{scope!r} is nothing that is limited; there are {', '.join(Scope.values)}.")
     if scope == Scope.SERVER:
@@ -115,7 +116,7 @@ FINDERS: dict[Scope, Callable[[str], Subject]] = {
 
 def find_agent(text: str, *, project: Project | None = None) -> Agent:
     """`coder-1` or `web/coder-1`. A bare name must fit one project only. Raises NotFound, BadInput."""
-    first, slash, last = text.strip().partition("/")
+    first, slash, last = storable(text, "agent's name").strip().partition("/")
     rows = Agent.objects.select_related("project").filter(name=last if slash else first)
     if slash:
         rows = rows.filter(project__name=first)

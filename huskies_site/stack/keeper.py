@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from huskies_site.stack import forks, members, startup
 from pipeline.processes.identity import Identity
@@ -19,6 +20,7 @@ FIRST_DELAY, LONGEST_DELAY = 1.0, 30.0  # seconds before a dead part starts agai
 STEADY_SECONDS = 60.0  # a part that lived this long begins with the first delay again
 DRAIN_SECONDS = 8.0  # django-q2's handler of SIGTERM can hang for ever (stack.md 3d)
 BEAT_TIMEOUT = 10.0
+IDLE_LOOKS = 2
 
 Say = Callable[[str], None]
 
@@ -39,12 +41,16 @@ class Part:
 
 @dataclass
 class Keeper:
-    """`heartbeat`: seconds between two heartbeats through the queue; the part named workers answers them."""
+    """`heartbeat`: seconds between two heartbeats through the queue; the part named workers answers them.
+
+    `until_idle`: end by itself once two looks in a row found nothing that runs on this host.
+    """
 
     home: Path
     parts: list[Part]
     say: Say
     heartbeat: float = 10.0
+    until_idle: bool = False
     stopping_since: float | None = None
     asked: int = 0
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
@@ -53,6 +59,7 @@ class Keeper:
     _last_seen: str | None = None
     _seen_at: float = 0.0
     _away: str = ""
+    _idle_looks: int = 0
 
     def run(self) -> int:
         """Until a signal asked to stop and all parts have ended. Returns the exit code: 0 when all ended by themselves."""
@@ -160,7 +167,11 @@ class Keeper:
 
     def _drain(self, now: float) -> None:
         self.stopping_since = now
-        self.say("Stopping; agents go on and are found again at the next start. Once more ends it at once.")
+        self.say(
+            "Stopping."
+            if self.until_idle and self._idle_looks
+            else "Stopping; agents go on and are found again at the next start. Once more ends it at once."
+        )
         self._drop_errand()
         for part in self.parts:
             part.due = None
@@ -190,7 +201,9 @@ class Keeper:
             return
         if self._errand is None and now >= self._next_beat:
             self._next_beat = now + self.heartbeat
-            self._errand = forks.Errand(startup.beat, BEAT_TIMEOUT)
+            self._errand = forks.Errand(
+                startup.beat_and_look if self.until_idle else startup.beat, BEAT_TIMEOUT
+            )
             self._selector.register(self._errand.fd, selectors.EVENT_READ, self._errand)
         if now - self._seen_at > 2 * self.heartbeat + 5 and not self._away:
             self.say(
@@ -221,8 +234,15 @@ class Keeper:
         if errand is None:
             return None
         self._selector.unregister(errand.fd)
-        answer: str | None = errand.end()
-        return answer
+        answer: Any = errand.end()
+        if not self.until_idle:
+            return answer if answer is None else str(answer)
+        seen, idle = answer
+        self._idle_looks = self._idle_looks + 1 if idle else 0
+        if self._idle_looks >= IDLE_LOOKS and not self.asked:
+            self.say("Nothing runs on this host any more.")
+            self.asked = 1
+        return seen if seen is None else str(seen)
 
     def _drop_errand(self) -> None:
         with contextlib.suppress(forks.ErrandFailed):

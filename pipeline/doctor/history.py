@@ -116,7 +116,7 @@ def _was_gated(merge: Merge, control: Path) -> bool:
 
 
 def kept() -> Iterator[Lie]:
-    """R7: the newest work of each story is in the control repository, and a ref holds it."""
+    """R7: the newest work of each story is in the control repository, and a ref holds it. A person who deletes a story wants it lost."""
     for project, control in _ready():
         try:
             holders = {
@@ -124,8 +124,8 @@ def kept() -> Iterator[Lie]:
                 for prefix in ("refs/huskies/sessions/", "refs/heads/")
                 for commit in gits.list_refs(control, prefix).values()
             }
-            rows = Story.objects.filter(project=project).exclude(tip="").exclude(stage=Stage.DONE)
-            stories = list(rows.select_related("project"))
+            rows = Story.objects.filter(project=project, deleting="").exclude(tip="")
+            stories = list(rows.exclude(stage=Stage.DONE).select_related("project"))
             absent = missing(control, [story.tip for story in stories])
         except (GitError, OSError) as error:
             yield Lie("R7", f"project {project.name}", f"its control repository cannot be read: {error}")

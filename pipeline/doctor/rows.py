@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
-from django.db.models import Count, F, Max
+from django.db.models import Count, F, Max, Q
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
@@ -69,7 +69,8 @@ def ends() -> Iterator[Lie]:
 def logs() -> Iterator[Lie]:
     """R3: the events of a process are numbered 1, 2, 3 ... without a hole, and its whole log was read."""
     # One statement: events and `last_seq` move in one transaction, so it sees them together.
-    numbered = Process.objects.annotate(count=Count("events"), last=Coalesce(Max("events__seq"), 0))
+    kept = Process.objects.filter(Q(story=None) | Q(story__deleting=""))
+    numbered = kept.annotate(count=Count("events"), last=Coalesce(Max("events__seq"), 0))
     holed = numbered.exclude(count=F("last_seq"), last=F("last_seq"))
     for key, count, last, said in holed.values_list("key", "count", "last", "last_seq"):
         yield Lie("R3", f"process {key}", f"it has {count} events, the last is {last}, and it says {said}.")

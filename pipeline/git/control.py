@@ -5,6 +5,7 @@ two who race cannot both win and nobody's move is lost."""
 
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.git import names
@@ -116,6 +117,16 @@ def delete_ref(control: Path, ref: str, old: str | None = None) -> None:
     expected = [names.check_commit(old)] if old else []
     if read_ref(control, ref) is not None:
         _swap(control, ["-d", "--", ref, *expected], ref, old)
+
+
+def delete_refs(control: Path, refs: Iterable[str]) -> int:
+    """Delete those of the refs that are there, wherever they stand; returns how many. Safe to repeat after a crash."""
+    wanted = {names.check_ref(ref) for ref in refs}
+    there = wanted & set(git(control, "for-each-ref", "--format=%(refname)").stdout.decode().split())
+    if there:
+        orders = "".join(f"delete {ref}\0\0" for ref in sorted(there)).encode()
+        git(control, "update-ref", "-z", "--stdin", stdin=orders, timeout=60)
+    return len(there)
 
 
 def advance_base(control: Path, base: str, new: str, old: str | None) -> None:

@@ -1,4 +1,7 @@
-"""Kind `discard`: delete a working copy that is no longer needed, however large. `request`: `copy` (its key), `private` (its folders too)."""
+"""Kind `discard`: delete working copies that are no longer needed, however large.
+
+`request`: `copy` (its key) or `keys` (of several), `private` (their folders too), `runs` (their run folders too, with the logs).
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import conf, kinds
-from pipeline.git.control import unpin_base
-from pipeline.handlers.chore import order
+from pipeline.git.control import delete_refs
+from pipeline.git.names import base_pin
+from pipeline.handlers import teardown
+from pipeline.handlers.chore import order, order_of_steps
 from pipeline.models import Process
 from pipeline.processes.copies import move_to_trash
 from pipeline.processes.crashpoint import crashpoint
@@ -19,26 +24,44 @@ TRIES = 3
 
 class DiscardHandler(kinds.Handler):
     def spec(self, process: Process) -> dict[str, Any]:
-        key = str(process.request["copy"])
-        copy = conf.copy_path(key)
-        folders = [copy, copy.with_name(f"{key}.part")]
-        if process.request.get("private"):
-            folders.append(conf.session_path(key))
-        for folder in folders:
-            move_to_trash(conf.home(), folder, key)
+        keys = keys_of(process)
+        if not process.request.get("torn_down") and (steps := teardown.steps_before(process, keys)):
+            return order_of_steps(process, steps)
+        for key in keys:
+            copy = conf.copy_path(key)
+            folders = [copy, copy.with_name(f"{key}.part")]
+            if process.request.get("private"):
+                folders.append(conf.session_path(key))
+            if process.request.get("runs"):
+                folders.append(conf.runs() / key)
+            for folder in folders:
+                move_to_trash(conf.home(), folder, key)
         crashpoint("copy-in-trash")
-        return order(process, "discard", {"paths": trash_of(key)}, timeout=TIMEOUT)
+        paths = [path for key in keys for path in trash_of(key)]
+        return order(process, "discard", {"paths": paths}, timeout=TIMEOUT)
 
     def ended(self, process: Process) -> None:
         processes.finish(process)
-        key, tries = str(process.request["copy"]), int(process.request.get("tries", 0)) + 1
-        if "failed" in kinds.result(process):
+        tries = int(process.request.get("tries", 0)) + 1
+        left = any(conf.copy_path(key).exists() for key in keys_of(process))
+        if left and not process.request.get("torn_down"):
+            again(process, torn_down=True)
+            teardown.tell_failures(process)
+        elif "failed" in kinds.result(process):
             if tries < TRIES:
-                processes.prepare(
-                    "discard", project=process.project, request=process.request | {"tries": tries}
-                )
+                again(process, tries=tries)
         elif process.project is not None:
-            unpin_base(conf.control_path(process.project.key), key)
+            control = conf.control_path(process.project.key)
+            if control.exists():
+                delete_refs(control, map(base_pin, keys_of(process)))
+
+
+def again(process: Process, **more: Any) -> None:
+    processes.prepare("discard", project=process.project, request=process.request | more)
+
+
+def keys_of(process: Process) -> list[str]:
+    return [str(key) for key in process.request.get("keys") or [process.request["copy"]]]
 
 
 def trash_of(key: str) -> list[str]:

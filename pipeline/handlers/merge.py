@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,8 +27,9 @@ class MergeStep(kinds.Handler):
             raise Refused("Its merge is over or has gone on without it.")
         return merge
 
+    @abstractmethod
     def answered(self, merge: Merge, answer: Mapping[str, Any]) -> None:
-        raise NotImplementedError
+        """What the chore's answer (`kinds.result`) means for the merge, in the transaction of `ended`."""
 
     def ended(self, process: Process) -> None:
         answer = kinds.result(process)

@@ -12,7 +12,7 @@ from pipeline import conf
 from pipeline.models import Process
 from pipeline.models.process import ProcessState
 
-KINDS = ("fetch", "discard", "candidate", "land", "probe")
+KINDS = ("fetch", "discard", "candidate", "land", "probe", "repack")
 KEPT = timedelta(hours=1)
 AT_ONCE = 500
 

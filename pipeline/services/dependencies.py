@@ -237,7 +237,7 @@ def _tell(project_id: int, story_id: int, told: str, text: str) -> None:
 
 
 def _named(number: int, on: int | None) -> str:
-    return f"#{number}" if on else f"#{number}, which was deleted (remove that dependency),"
+    return f"#{number}" if on else f"#{number} (deleted: remove that dependency)"
 
 
 def _sentence(missing: Sequence[str]) -> str:

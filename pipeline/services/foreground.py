@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import time
-from datetime import timedelta
 
-from django.utils import timezone
-
-from pipeline import conf
-from pipeline.models import Host, Process
+from pipeline.models import Process
 from pipeline.models.process import ProcessState
-from pipeline.services import processes
+from pipeline.services import hosts, processes
 from pipeline.supervisor import Supervisor
 
-SEEN_WITHIN = timedelta(seconds=10)
 POLL_SECONDS = 0.05
 
 
 def server_is_running() -> bool:
-    """Whether this host's supervisor was seen within the last ten seconds."""
-    after = timezone.now() - SEEN_WITHIN
-    return Host.objects.filter(name=conf.host(), seen_at__gte=after).exists()
+    """Whether this host's supervisor was heard of within the last ten seconds."""
+    return hosts.runs_here()
 
 
 def see_through(process: Process, *, seconds: float) -> bool:

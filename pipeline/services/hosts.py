@@ -59,7 +59,13 @@ def beat() -> None:
     """This host's supervisor lives. A host that was silent or given up is back; a wall clock that was set since the last beat is noticed."""
     now, name = timezone.now(), conf.host()
     before, boot = _last_beat(), clock.boot_seconds()
-    said: dict[str, Any] = {"boot_id": identities.boot_id(), "boot": boot, "at": now.isoformat(), "offset": now.timestamp() - boot}
+    said: dict[str, Any] = {
+        "host": name,
+        "boot_id": identities.boot_id(),
+        "boot": boot,
+        "at": now.isoformat(),
+        "offset": now.timestamp() - boot,
+    }
     values = {"seen_at": now, "boot_id": said["boot_id"], "supervisor_pid": os.getpid()}
     with transaction.atomic():
         if before and before["boot_id"] == said["boot_id"]:
@@ -76,16 +82,38 @@ def _back(host: Host, values: dict[str, Any]) -> None:
     if host.suspect_since or host.lost_at:
         since = host.suspect_since or host.lost_at
         why = f"Nothing was heard of it since {since:%Y-%m-%d %H:%M:%S} UTC. "
-        why += "What it still ran was begun anew elsewhere; it is stopped, and its work kept." if host.lost_at else "What runs there goes on."
+        why += (
+            "What it still ran was begun anew elsewhere; it is stopped, and its work kept."
+            if host.lost_at
+            else "What runs there goes on."
+        )
         Act.objects.create(actor=SERVER.name, verb="host.back", subject=f"host {host.name}", why=why)
     Host.objects.filter(pk=host.pk).update(suspect_since=None, lost_at=None, **values)
     signals.host_back.send(sender=Host, host=host)
 
 
+def database_is_older() -> bool:
+    """Whether the database has not seen the last beat that this data folder remembers: it was put back from an older copy.
+
+    Both are written by each beat, the database first; so a copy that is restored is noticed unless it was made after the last beat.
+    """
+    said = _last_beat()
+    if said is None:
+        return False
+    seen = Host.objects.filter(name=said["host"]).values_list("seen_at", flat=True).first()
+    return seen is None or seen < datetime.fromisoformat(said["at"])
+
+
 def _last_beat() -> dict[str, Any] | None:
     try:
         said = json.loads((conf.home() / BEAT_FILE).read_text())
-        return {"boot_id": str(said["boot_id"]), "at": str(said["at"]), "boot": float(said["boot"]), "offset": float(said["offset"])}
+        return {
+            "host": str(said["host"]),
+            "boot_id": str(said["boot_id"]),
+            "at": str(said["at"]),
+            "boot": float(said["boot"]),
+            "offset": float(said["offset"]),
+        }
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -106,7 +134,11 @@ def silent_for(host: Host) -> float | None:
     if host.name == conf.host():
         said = _last_beat()
         if said and said["at"] == host.seen_at.isoformat():
-            return clock.boot_seconds() - said["boot"] if said["boot_id"] == identities.boot_id() else float("inf")
+            return (
+                clock.boot_seconds() - said["boot"]
+                if said["boot_id"] == identities.boot_id()
+                else float("inf")
+            )
     # A beat dated ahead of now says nothing about its age.
     return abs((timezone.now() - host.seen_at).total_seconds())
 
@@ -159,7 +191,9 @@ def suspect(host: Host, *, since: datetime | None = None) -> bool:
         rows = Host.objects.filter(pk=host.pk, suspect_since=None, lost_at=None, seen_at=host.seen_at)
         if not rows.update(suspect_since=since or timezone.now()):
             return False
-        why = "Its sessions keep their places; nothing starts in their stead until it is heard of or given up."
+        why = (
+            "Its sessions keep their places; nothing starts in their stead until it is heard of or given up."
+        )
         Act.objects.create(actor=SERVER.name, verb="host.suspect", subject=f"host {host.name}", why=why)
         signals.host_silent.send(sender=Host, host=host, since=since or timezone.now())
     logger.warning("Nothing is heard of host %s.", host.name, extra={"action": "host_suspect"})
@@ -179,15 +213,25 @@ def give_up(name: str, *, actor: Actor, why: str = "", unheard: datetime | None 
             raise Refused(f"Host {name} was given up already, at {host.lost_at:%Y-%m-%d %H:%M:%S} UTC.")
         heard = host.seen_at != unheard if unheard else _heard_of(host)
         if heard:
-            raise Refused(f"Host {name} is heard of, so it is not lost. Drain it, or stop its stories, to take work from it.")
+            raise Refused(
+                f"Host {name} is heard of, so it is not lost. Drain it, or stop its stories, to take work from it."
+            )
         now = timezone.now()
         Host.objects.filter(pk=host.pk).update(lost_at=now, suspect_since=host.suspect_since or now)
         Act.objects.create(actor=actor.name, verb="host.lost", subject=f"host {name}", why=why)
         # Processes before sessions before stories, as whoever handles an end locks them.
-        said = {"version": 1, "outcome": "lost", "reason": f"host {name} was given up", "code": None, "signal": None}
+        said = {
+            "version": 1,
+            "outcome": "lost",
+            "reason": f"host {name} was given up",
+            "code": None,
+            "signal": None,
+        }
         for process in Process.objects.filter(host=name).unhandled().select_for_update(of=("self",)):
             Process.objects.filter(pk=process.pk).update(
-                state=ProcessState.LOST, ended_at=now, exit={**said, "key": process.key, "log_size": process.offset}
+                state=ProcessState.LOST,
+                ended_at=now,
+                exit={**said, "key": process.key, "log_size": process.offset},
             )
         signals.host_lost.send(sender=Host, host=host, actor=actor, why=why)
     logger.warning("Host %s was given up by %s. %s", name, actor.name, why, extra={"action": "host_lost"})
@@ -203,7 +247,12 @@ def conclude_lost(name: str) -> None:
         try:
             processes.handle_end(pk)
         except Exception:
-            logger.exception("The end of process %s of host %s could not be handled.", pk, name, extra={"action": "handler_failed"})
+            logger.exception(
+                "The end of process %s of host %s could not be handled.",
+                pk,
+                name,
+                extra={"action": "handler_failed"},
+            )
 
 
 def _heard_of(host: Host) -> bool:
@@ -230,7 +279,11 @@ def _set_draining(name: str, draining: bool, actor: Actor, why: str) -> Host:
         Capacity.lock()
         host = _locked(name)
         if host.draining == draining:
-            raise Refused(f"Host {name} is draining already." if draining else f"Host {name} is not draining, so it takes work.")
+            raise Refused(
+                f"Host {name} is draining already."
+                if draining
+                else f"Host {name} is not draining, so it takes work."
+            )
         Host.objects.filter(pk=host.pk).update(draining=draining)
         verb = "host.drain" if draining else "host.resume"
         Act.objects.create(actor=actor.name, verb=verb, subject=f"host {name}", why=why)
@@ -260,7 +313,9 @@ def take_over_names() -> list[str]:
     if connection.vendor != "sqlite":
         return []
     with transaction.atomic():
-        others = list(Host.objects.exclude(name=conf.host()).filter(lost_at=None).values_list("name", flat=True))
+        others = list(
+            Host.objects.exclude(name=conf.host()).filter(lost_at=None).values_list("name", flat=True)
+        )
         for name in others:
             Process.objects.filter(host=name).update(host=conf.host())
             signals.host_renamed.send(sender=Host, old=name, new=conf.host())

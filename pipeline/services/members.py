@@ -13,12 +13,13 @@ from pipeline.exceptions import BadInput, NotFound
 from pipeline.models import Capacity, Membership, Project
 from pipeline.roles import Role
 from pipeline.services.stories import check_may
+from pipeline.texts import storable
 
 
 def set_role(project: Project, user_name: str, role: int, *, actor: Actor) -> None:
     """Give a person a role in a project, or none (0). Open pages of theirs look at their rights at once."""
     check_may(actor, "member.edit", project)
-    user = User.objects.filter(username=user_name).first()
+    user = User.objects.filter(username=storable(user_name, "user name")).first()
     if user is None:
         raise NotFound(
             f"There is no user {user_name!r}. An admin of the server adds one with `user add` or in the admin."

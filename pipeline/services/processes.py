@@ -49,7 +49,9 @@ def prepare(
 
 def launch(process_id: int) -> bool:
     """Start the child of a prepared process. Idempotent; returns whether it runs. Never inside a transaction: it forks."""
-    process = Process.objects.select_related("project", "story").get(pk=process_id)
+    process = Process.objects.select_related("project", "story").filter(pk=process_id).first()
+    if process is None:
+        return False  # the queue was late, and its story was deleted
     if process.state != ProcessState.PREPARED or process.host != conf.host():
         return False
     crashpoint("launch-before-spawn")
@@ -148,6 +150,15 @@ def stop(process: Process, *, grace: float = 5.0, reason: str = "") -> bool:
         answer = control.ask(conf.runs(), process.key, {"do": "stop", "grace": grace, "reason": reason})
     except control.ControlUnavailable as error:
         logger.info("%s", error, extra={"action": "stop_not_heard", "key": process.key})
+        return False
+    return bool(answer.get("ok"))
+
+
+def tell(process: Process, line: str) -> bool:
+    """Give a running program one line on its stdin; False when it takes none, or is over."""
+    try:
+        answer = control.ask(conf.runs(), process.key, {"do": "message", "text": line})
+    except control.ControlUnavailable:
         return False
     return bool(answer.get("ok"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,14 @@ from pipeline.projectfile import (
     propose,
     registered_sections,
 )
+from pipeline.projectfile.fields import Command
 from pipeline.projectfile.schema import argv_of
 from pipeline.services.stories import check_may
 
 NO_FILE = "none"
 """The blob of a version that stands for a project without the file."""
+TEARDOWN = "teardown of"
+TEARDOWN_TIMEOUT = timedelta(minutes=5)
 
 
 def active_version(project: Project) -> ProjectVersion | None:
@@ -168,20 +172,58 @@ def setup_steps(
     file: ProjectFile, *, copy: Path, environment: Mapping[str, str], place: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Runner steps that set up the components in a copy, confined as `place` says (the arguments of confine.confined)."""
-    steps = []
-    for component in file.components:
-        folder = copy / component.path
-        for number, command in enumerate(component.setup, 1):
-            steps.append(
-                {
-                    "name": f"setup of {component.name}, command {number}",
-                    "argv": confine.confined(argv_of(command), **{**place, "cwd": folder}),
-                    "cwd": str(copy if place["level"] == "bubblewrap" else folder),
-                    "env": dict(environment),
-                    "timeout": (component.timeout or file.setup_timeout).total_seconds(),
-                }
-            )
-    return steps
+    return [
+        _component_step(
+            f"setup of {component.name}, command {number}",
+            command,
+            folder=copy / component.path,
+            copy=copy,
+            environment=environment,
+            place=place,
+            seconds=(component.timeout or file.setup_timeout).total_seconds(),
+        )
+        for component in file.components
+        for number, command in enumerate(component.setup, 1)
+    ]
+
+
+def teardown_steps(
+    file: ProjectFile, *, copy: Path, environment: Mapping[str, str], place: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Runner steps that tear the components of a copy down, as `setup_steps`; one that fails does not keep the next from running."""
+    return [
+        _component_step(
+            f"{TEARDOWN} {component.name}, command {number}",
+            command,
+            folder=copy / component.path,
+            copy=copy,
+            environment=environment,
+            place=place,
+            seconds=min(component.timeout or TEARDOWN_TIMEOUT, TEARDOWN_TIMEOUT).total_seconds(),
+        )
+        | {"optional": True}
+        for component in file.components
+        for number, command in enumerate(component.teardown, 1)
+    ]
+
+
+def _component_step(
+    name: str,
+    command: Command,
+    *,
+    folder: Path,
+    copy: Path,
+    environment: Mapping[str, str],
+    place: Mapping[str, Any],
+    seconds: float,
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "argv": confine.confined(argv_of(command), **{**place, "cwd": folder}),
+        "cwd": str(copy if place["level"] == "bubblewrap" else folder),
+        "env": dict(environment),
+        "timeout": seconds,
+    }
 
 
 def _activate(version: ProjectVersion, file: ProjectFile) -> None:

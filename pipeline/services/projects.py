@@ -35,6 +35,7 @@ from pipeline.services.projectfiles import (
     unconfined_allowed,
 )
 from pipeline.services.stories import check_may
+from pipeline.texts import storable
 from pipeline.transitions import Verb
 
 __all__ = [
@@ -82,7 +83,7 @@ def add_project(
     if same is not None:
         raise BadInput(f"The repository {address} is registered already, as project {same.name}.")
     project = Project(
-        name=name or _free_name(address),
+        name=storable(name, "name") if name else _free_name(address),
         key=conf.new_key(),
         source=address,
         source_kind="remote" if kind == "url" else "",

@@ -18,6 +18,7 @@ from pipeline.models.project import ProjectState
 from pipeline.roles import MAY, may
 from pipeline.services import dependencies
 from pipeline.stages import Stage
+from pipeline.texts import storable
 from pipeline.transitions import VERBS, verb_towards
 
 CRITERIA_AT_MOST = 200
@@ -164,7 +165,7 @@ def perform(story: Story, verb_name: str, *, actor: Actor, why: str = "") -> Sto
 
     `start` is not here: it needs an agent (agents.services.pool). Raises NotAllowed, BadInput, TransitionRefused.
     """
-    why = why.strip()
+    why = storable(why.strip(), "reason")
     special = {"freeze": _freeze, "unfreeze": _unfreeze, "hold": _hold, "approve_files": _approve_files}
     with transaction.atomic():
         story = locked(story)
@@ -282,6 +283,9 @@ def valid(row: Story | Criterion, exclude: set[str] | None = None) -> None:
             raise BadInput(
                 f"Any agent may take a story after 0 to {MINUTES_AT_MOST} minutes, not after {row.any_agent_after}."
             )
+    for field in row._meta.concrete_fields:
+        if isinstance(value := getattr(row, field.attname), str):
+            storable(value, str(field.verbose_name))
     try:
         row.full_clean(exclude=exclude, validate_unique=False, validate_constraints=False)
     except ValidationError as error:
@@ -312,7 +316,7 @@ def _set(story: Story, **values: object) -> None:
 def _freeze(story: Story, actor: Actor, why: str) -> None:
     if story.frozen:
         raise Refused(f"Story {story.label} is frozen already.")
-    _set(story, frozen=True)
+    _set(story, frozen=True, not_before=None)
     moves.note(story, "freeze", actor=actor, why=why)
 
 
@@ -328,7 +332,7 @@ def _hold(story: Story, actor: Actor, why: str) -> None:
         raise TransitionRefused(
             f"Story {story.label} cannot be held: in {story.get_stage_display().lower()} nothing happens by itself."
         )
-    _set(story, held_for=f"held by {actor.name}" + (f": {why}" if why else ""), fence=F("fence") + 1)
+    _set(story, held_for=f"held by {actor.name}" + (f": {why}" if why else ""), fence=F("fence") + 1, not_before=None)
     signals.work_must_stop.send(sender=Story, story=story, actor=actor, why=why or "held")
     moves.note(story, "hold", actor=actor, why=why)
 

@@ -15,18 +15,25 @@ def main() -> None:
     from pipeline.actors import Actor
     from pipeline.exceptions import Refused
     from pipeline.models import Story
+    from pipeline.services.deleting import delete_story
     from pipeline.services.stories import perform
 
     granted, waits, refused, errors = [], 0, 0, []
     print("ready", flush=True)
     sys.stdin.readline()
     for pk in orders["stories"]:
-        story = Story.objects.get(pk=pk)
+        story = Story.objects.filter(pk=pk).first()
+        if story is None:  # deleted by another
+            refused += 1
+            continue
         try:
             if orders["verb"] == "start":
                 started = pool.start_story(story, actor=Actor(orders["name"]))
                 granted.append(started.session.pk) if started.session else None
                 waits += started.session is None
+            elif orders["verb"] == "delete":
+                delete_story(story, actor=Actor(orders["name"]))
+                granted.append(pk)
             else:
                 perform(story, orders["verb"], actor=Actor(orders["name"]), why="race")
                 granted.append(pk)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -10,14 +11,16 @@ from typing import Any
 
 import pytest
 from django.conf import settings
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 
-from agents.models import Session
+from agents.models import Limit, Session
+from pipeline import moves
 from pipeline.models import StageChange, Story
 from tests import databases, factories
 
 pytestmark = pytest.mark.django_db(transaction=True)
 RACER = Path(__file__).with_name("racer.py")
+CHURNER = Path(__file__).with_name("churner.py")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -28,6 +31,12 @@ def database_url() -> str:
 
 def race(verb: str, stories: list[list[int]]) -> list[dict[str, Any]]:
     """One process for each list of stories; all begin together."""
+    orders = [{"verb": verb, "stories": pks, "name": f"racer-{n}"} for n, pks in enumerate(stories)]
+    return together(RACER, orders, timeout=100)
+
+
+def together(program: Path, orders: list[dict[str, Any]], timeout: float) -> list[dict[str, Any]]:
+    """What each process says at its end; none may have met an error."""
     connections.close_all()
     env = {
         **os.environ,
@@ -38,14 +47,18 @@ def race(verb: str, stories: list[list[int]]) -> list[dict[str, Any]]:
     env["DJANGO_SETTINGS_MODULE"] = "huskies_site.settings"
     racers = [
         subprocess.Popen(
-            [sys.executable, str(RACER), json.dumps({"verb": verb, "stories": pks, "name": f"racer-{n}"})],
+            [
+                sys.executable,
+                str(RACER),
+                json.dumps({"verb": verbs[n], "stories": pks, "name": f"racer-{n}"}),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env=env,
             cwd=ROOT,
         )
-        for n, pks in enumerate(stories)
+        for order in orders
     ]
     try:
         for racer in racers:
@@ -54,7 +67,7 @@ def race(verb: str, stories: list[list[int]]) -> list[dict[str, Any]]:
             assert racer.stdin is not None
             racer.stdin.write("go\n")
             racer.stdin.flush()
-        results = [json.loads(racer.communicate(timeout=100)[0]) for racer in racers]
+        results = [json.loads(racer.communicate(timeout=timeout)[0]) for racer in racers]
     finally:
         for racer in racers:
             racer.kill()
@@ -111,3 +124,75 @@ def test_eight_processes_move_one_story_and_one_wins_with_one_history_row():
     results = race("archive", [[story.pk]] * 8)
     assert sum(len(r["granted"]) for r in results) == 1
     assert StageChange.objects.filter(verb="archive").count() == 1
+
+
+def test_of_starts_and_deletes_at_once_no_work_escapes_its_delete():
+    project = factories.project()
+    for number in range(40):
+        factories.coder(project, number)
+    stories = [factories.story(project).pk for _ in range(40)]
+    results = race(["start", "delete", "start", "delete"], [stories, stories, stories[::-1], stories[::-1]])
+    assert sum(len(result["granted"]) for result in results[1::2]) == 40, "each is deleted by one"
+    left = Story.objects.all()
+    assert not left.filter(deleting="").exists()
+    assert not Session.objects.filter(stop_requested_at=None).exists()
+    assert set(Session.objects.values_list("story_id", flat=True)) == set(left.values_list("pk", flat=True))
+
+
+def churn(claims: int, seed: int, *, processes: int = 4, timeout: float = 100) -> Counter[str]:
+    """Claims and ends without a pause, under limits of the server, role, model and persons that change meanwhile. Returns what was done."""
+    project = factories.project()
+    factories.capacity(12)
+    for number in range(14):
+        factories.coder(project, number, model="large" if number % 2 else "small")
+    for scope, subject, most in (("role", "coder", 11), ("model", "large", 5), ("user", "", 4)):
+        Limit.objects.create(scope=scope, subject=subject, most=most)
+    persons = [factories.person(name, project) for name in ("anna", "ben", "carl", "dora")]
+    stories = [factories.story(project).pk for _ in range(30)]
+    for number, pk in enumerate(stories):
+        Story.objects.filter(pk=pk).update(asked_by=persons[number % 4])
+        with transaction.atomic():
+            moves.move(Story.objects.get(pk=pk), "start", actor=factories.ALICE)
+    orders = [{"claims": claims // processes, "seed": seed + n, "stories": stories} for n in range(processes)]
+    results = together(CHURNER, orders, timeout)
+    assert [r.pop("violations") for r in results] == [[]] * processes
+    done = sum((Counter({name: n for name, n in r.items() if name != "errors"}) for r in results), Counter())
+    at_any_instant_one_holder()
+    assert done["claims"] == Session.objects.count() == StageChange.objects.filter(verb="claim").count()
+    return done
+
+
+def at_any_instant_one_holder() -> None:
+    """From the history, in its order: whoever was granted an agent or a story was its only holder until the end was written."""
+    sessions = {
+        pk: (agent, story) for pk, agent, story in Session.objects.values_list("pk", "agent_id", "story_id")
+    }
+    holders: set[tuple[str, int]] = set()
+    rows = (
+        StageChange.objects.filter(verb__in=["claim", "session_ended"])
+        .order_by("pk")
+        .values_list("verb", "why")
+    )
+    for verb, why in rows:
+        found = re.search(r"session (\d+)", why)
+        assert found is not None, why
+        agent, story = sessions[int(found[1])]
+        held = {("agent", agent), ("story", story)}
+        if verb == "claim":
+            assert not holders & held, f"session {found[1]} was granted what is held: {holders & held}"
+            holders |= held
+        else:
+            holders -= held
+
+
+def test_claims_ends_stops_and_changing_limits_at_once_never_grant_too_much(seed):
+    done = churn(300, seed)
+    assert done["claims"] >= 300 and done["limits"] > 0 < done["stops"]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(5400)
+def test_a_hundred_thousand_claims_grant_nothing_twice_and_nothing_too_much(seed):
+    done = churn(100_000, seed, timeout=5000)
+    assert done["claims"] >= 100_000
+    print(dict(done))

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests import factories
+from tests import databases, factories
 from tests.e2e.conftest import shop as shop  # a fixture here too
 from tests.e2e.shop import CHECK, project_file, script, write
 
@@ -32,7 +32,7 @@ class Driver:
         environment |= {
             "HUSKIES_HOME": str(folder / "unused"),
             "HUSKIES_LOG_LEVEL": "CRITICAL",
-            "DATABASE_URL": "",
+            "DATABASE_URL": "" if databases.chosen() == "sqlite" else databases.postgresql_url(),
         }
         self._process = subprocess.Popen(
             [sys.executable, str(DRIVER)],
@@ -80,21 +80,30 @@ class Scene:
     def work(self, **more: Any) -> tuple[int, dict[str, Any]]:
         return self.driver.job("work", self.home, self.repo, **more)
 
+    def delete(self, **more: Any) -> tuple[int, dict[str, Any]]:
+        return self.driver.job("delete", self.home, self.repo, **more)
+
 
 @pytest.fixture(scope="session")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
-    folder = tmp_path_factory.mktemp("template")
-    factories.repository(
-        folder / "shop", {".huskies/project.yaml": project_file(), "check.sh": CHECK, "README.md": "hello\n"}
-    )
-    made = Driver(folder)
+    made = Driver(tmp_path_factory.mktemp("template"))
     try:
-        made.job("prepare", folder / "data", folder / "shop", descriptions=[script(TURN)])
         yield made
     finally:
         made.close()
 
 
+@pytest.fixture(scope="session")
+def template(driver: Driver) -> Driver:
+    """With the first state of every scene in its folder."""
+    folder = driver.template
+    factories.repository(
+        folder / "shop", {".huskies/project.yaml": project_file(), "check.sh": CHECK, "README.md": "hello\n"}
+    )
+    driver.job("prepare", folder / "data", folder / "shop", descriptions=[script(TURN)])
+    return driver
+
+
 @pytest.fixture
-def scene(driver: Driver, tmp_path: Path) -> Scene:
-    return Scene(driver, tmp_path)
+def scene(template: Driver, tmp_path: Path) -> Scene:
+    return Scene(template, tmp_path)

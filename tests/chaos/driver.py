@@ -1,8 +1,8 @@
 """A small server that a test kills at a named instant: loaded once, then forked for each job, each with a data folder and database of its own.
 
 Reads jobs as lines of JSON on stdin and answers each with a line on stdout: {"status": the wait status of the fork, "said": what it said}.
-A job is {"home", "repo", "plan"} and, to be killed: {"crash": the point} for an instant of the server's own, with {"kind": a kind of process}
-for an instant of the first child of that kind, and {"alone": false} if the server shall die with that child.
+A job is {"home", "repo", "plan"}, on PostgreSQL {"database": its name}, and, to be killed: {"crash": the point} for an instant of the server's own,
+with {"kind": a kind of process} for an instant of the first child of that kind, and {"alone": false} if the server shall die with that child.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ from agents.models import Session  # noqa: E402
 from agents.services import pool  # noqa: E402
 from huskies_site import doctoring  # noqa: E402
 from pipeline import conf, datafolder, merging  # noqa: E402
+from pipeline.git.control import list_refs  # noqa: E402
 from pipeline.models import LogEvent, Process, Project, Story  # noqa: E402
 from pipeline.models.process import ProcessState  # noqa: E402
 from pipeline.processes.identity import marked_processes  # noqa: E402
 from pipeline.processes.logfile import STDOUT, read_records  # noqa: E402
 from pipeline.processes.runfolder import MARKER  # noqa: E402
-from pipeline.services import processes, projects  # noqa: E402
+from pipeline.services import deleting, processes, projects  # noqa: E402
 from tests import factories  # noqa: E402
 from tests.factories import ALICE  # noqa: E402
 from tests.serving import Server  # noqa: E402
@@ -67,13 +68,13 @@ class CrashingServer(Server):
             processes.ring()
 
 
-def use(home: str) -> None:
+def use(home: str, database: str) -> None:
     settings.HUSKIES_HOME = Path(home)
     settings.HUSKIES_NO_QUEUE = True
     settings.HUSKIES_UNCONFINED = True
     merging.RETRY_SECONDS = 0.1
     settings.DATABASES["default"]["NAME"] = connections["default"].settings_dict["NAME"] = (
-        f"{home}/huskies.sqlite3"
+        database or f"{home}/huskies.sqlite3"
     )
 
 
@@ -180,6 +181,46 @@ def stop(server: Server, story: Story) -> None:
     pool.start_story(Story.objects.get(), actor=ALICE)
 
 
+def delete(job: Job) -> Job:
+    """Delete the story while its agent works, if nobody has, and see that through."""
+    Project.objects.update(source=job["repo"])
+    server = CrashingServer()
+    story = Story.objects.first()
+    if story is not None and not story.deleting:
+        Story.objects.update(description=job["description"])
+        if story.stage == "backlog":
+            pool.start_story(Story.objects.get(), actor=ALICE)
+        said = LogEvent.objects.filter(kind="text")
+        server.until(said.exists, what="the agent's first words", seconds=PATIENCE)
+        if job.get("crash"):
+            os.environ["HUSKIES_CRASH"] = job["crash"]
+        deleting.delete_story(Story.objects.get(), actor=ALICE)
+    server.until(lambda: not Story.objects.exists(), what="a story that is gone", seconds=PATIENCE)
+    server.until(lambda: not Process.objects.unhandled().exists(), what="an idle server", seconds=PATIENCE)
+    server.close()
+    control = conf.control_path(Project.objects.get().key)
+    keys = set(Process.objects.values_list("key", flat=True))
+    return {
+        "sessions": Session.objects.count(),
+        "lies": [str(lie) for lie in doctoring.lies(0)],
+        "strays": [
+            f"{one.pid} {one.value}" for one in marked_processes(MARKER) if (conf.runs() / one.value).exists()
+        ],
+        "refs": sorted(
+            ref
+            for prefix in ("refs/huskies/", "refs/heads/")
+            for ref in list_refs(control, prefix)
+            if "upstream" not in ref
+        ),
+        "folders": sorted(
+            str(path.relative_to(conf.home()))
+            for name in ("copies", "trash", "sessions", "runs")
+            for path in (conf.home() / name).glob("*")
+            if name != "runs" or path.name not in keys
+        ),
+    }
+
+
 def facts() -> Job:
     story = Story.objects.get()
     return {
@@ -197,8 +238,8 @@ def facts() -> Job:
 
 
 def run(job: Job) -> Job:
-    use(job["home"])
-    plans = {"prepare": prepare, "work": work, "start": start, "look": look}
+    use(job["home"], job.get("database", ""))
+    plans = {"prepare": prepare, "work": work, "start": start, "look": look, "delete": delete}
     return plans[job["plan"]](job)
 
 

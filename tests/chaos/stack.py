@@ -13,6 +13,9 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
+
+import psycopg
 
 from huskies_site.stack import members
 from pipeline.processes import identity as identities
@@ -27,8 +30,9 @@ AGENT_PARTS = ("a runner", "an agent", "everything")
 
 
 class Stack:
-    def __init__(self, home: Path) -> None:
-        self.home = home
+    def __init__(self, home: Path, database: str = "") -> None:
+        """`database`: its URL; "" = SQLite in the data folder."""
+        self.home, self.database = home, database
         self.log = home.parent / "up.log"
         self._up: subprocess.Popen[bytes] | None = None
 
@@ -41,7 +45,7 @@ class Stack:
             "HUSKIES_HOME": str(self.home),
             "HUSKIES_BIND": "127.0.0.1:0",
             "HUSKIES_UNCONFINED": "1",
-            "DATABASE_URL": "",
+            "DATABASE_URL": self.database,
         }
         with self.log.open("ab") as out:
             self._up = subprocess.Popen(
@@ -135,10 +139,13 @@ class Stack:
         return sum(path.stat().st_size for path in (self.home / "runs").glob("*/log"))
 
     def stages(self) -> list[str]:
-        with closing(
-            sqlite3.connect(f"file:{self.home}/huskies.sqlite3?mode=ro", uri=True, timeout=20)
-        ) as database:
+        with closing(self.connect()) as database:
             return [row[0] for row in database.execute("SELECT stage FROM pipeline_story ORDER BY number")]
+
+    def connect(self) -> sqlite3.Connection | psycopg.Connection[Any]:
+        if self.database:
+            return psycopg.connect(self.database)
+        return sqlite3.connect(f"file:{self.home}/huskies.sqlite3?mode=ro", uri=True, timeout=20)
 
     def until(self, true: Callable[[], object], what: str, seconds: float) -> None:
         """Look every few milliseconds; fails with the end of the log of `up`."""

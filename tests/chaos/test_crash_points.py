@@ -48,6 +48,7 @@ LATER += [f"supervisor-in-batch:{nth}" for nth in (2, 3, 5, 8)]
 # The first child of an agent's runner is its checkout, the second is the agent.
 OF_THE_AGENT = ("runner-child-started:2", "runner-child-exited:2")
 STOP_POINT = "stop-requested"
+DELETE_POINTS = ("delete-asked", "delete-refs-gone", "delete-inside-transaction", "delete-committed")
 KIND_OF = {"intake": "intake", "candidate": "candidate", "land": "land"}
 
 
@@ -73,7 +74,7 @@ def test_every_crash_point_of_the_code_is_killed_at_here() -> None:
     for folder in ("pipeline", "agents", "huskies_site"):
         for path in (ROOT / folder).rglob("*.py"):
             found |= set(re.findall(r'crashpoint\(\s*"([a-z-]+)"', path.read_text(encoding="utf-8")))
-    assert found == {*SERVER_POINTS, STOP_POINT, *GIT_CRASH_POINTS, *RUNNER_CRASH_POINTS}
+    assert found == {*SERVER_POINTS, *DELETE_POINTS, STOP_POINT, *GIT_CRASH_POINTS, *RUNNER_CRASH_POINTS}
 
 
 @pytest.mark.parametrize("point", SERVER_POINTS)
@@ -127,3 +128,12 @@ def test_a_stop_that_was_asked_for_is_carried_out_after_a_crash(scene: Scene) ->
     waits = script([{"say": "I begin"}, wait_for()], TURN)
     assert scene.work(crash=STOP_POINT, stop=True, description=waits)[0] == -9
     assert healed(scene, stop=True)["outcomes"] == ["stopped", "done"]
+
+
+@pytest.mark.parametrize("point", DELETE_POINTS)
+def test_a_delete_that_is_killed_is_finished_by_the_next_start(scene: Scene, point: str) -> None:
+    waits = script([{"say": "I begin"}, wait_for()], TURN)
+    assert scene.delete(crash=point, description=waits)[0] == -9
+    status, said = scene.delete(description=waits)
+    assert status == 0
+    assert said == {"sessions": 0, "lies": [], "strays": [], "refs": ["refs/heads/main"], "folders": []}

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from contextlib import suppress
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from pipeline.processes.identity import Identity
-from tests import factories
+from tests import databases, factories
 from tests.chaos.conftest import Driver
 from tests.chaos.stack import AGENT_PARTS, SERVER_PARTS, Stack
 from tests.e2e.shop import CHECK, Step, project_file, script, wait_for, write
 from tests.factories import git
 
-# The stack under test has a database of its own, which is SQLite whatever the run is on.
-pytestmark = [pytest.mark.on_sqlite, pytest.mark.timeout(1800), pytest.mark.xdist_group("kill loop")]
+pytestmark = [pytest.mark.timeout(1800), pytest.mark.xdist_group("kill loop")]
 
 STORIES = 3
 AGENTS = 3
@@ -28,13 +29,14 @@ AGENTS = 3
 class Loop:
     """Stories whose agents say numbered lines, each after a word from the test: so that rounds of kills find them at work."""
 
-    def __init__(self, driver: Driver, folder: Path, rounds: int) -> None:
-        self.driver, self.rounds = driver, rounds
+    def __init__(self, driver: Driver, folder: Path, rounds: int, database: str) -> None:
+        """`database`: its URL, "" for SQLite."""
+        self.driver, self.rounds, self.database = driver, rounds, database
         self.home, self.repo = folder / "data", folder / "shop"
         factories.repository(self.repo, {".huskies/project.yaml": project_file(AGENTS), "check.sh": CHECK})
         descriptions = [script(self.turn(number)) for number in range(1, STORIES + 1)]
         self.ask("prepare", descriptions=descriptions)
-        self.stack = Stack(self.home)
+        self.stack = Stack(self.home, database)
 
     def turn(self, number: int) -> list[Step]:
         steps: list[Step] = []
@@ -49,7 +51,8 @@ class Loop:
         return [line for round_ in range(self.rounds) for line in self.lines(number, round_)]
 
     def ask(self, plan: str, **more: Any) -> dict[str, Any]:
-        status, said = self.driver.job(plan, self.home, self.repo, **more)
+        name = urlsplit(self.database).path.removeprefix("/")
+        status, said = self.driver.job(plan, self.home, self.repo, database=name, **more)
         assert status == 0
         return said
 
@@ -119,11 +122,17 @@ def long(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
-def loops(driver: Driver, tmp_path: Path) -> Iterator[list[Loop]]:
-    made: list[Loop] = []
-    yield made
-    for loop in made:
-        loop.stack.stop()
+def loop(driver: Driver, tmp_path: Path) -> Iterator[Callable[[int], Loop]]:
+    """Makes a loop of so many rounds, with a data folder and a database of its own."""
+    with ExitStack() as ends:
+
+        def make(rounds: int) -> Loop:
+            database = ends.enter_context(databases.own_database())
+            made = Loop(driver, tmp_path / secrets.token_hex(4), rounds, database)
+            ends.callback(made.stack.stop)
+            return made
+
+        yield make
 
 
 def draw(parts: tuple[str, ...], rounds: int, chance: random.Random) -> list[str]:
@@ -134,34 +143,32 @@ def draw(parts: tuple[str, ...], rounds: int, chance: random.Random) -> list[str
 
 
 def test_the_death_of_server_parts_costs_no_agent_anything(
-    driver: Driver, tmp_path: Path, loops: list[Loop], seed: int, long: bool
+    loop: Callable[[int], Loop], seed: int, long: bool
 ) -> None:
     chance = random.Random(seed)
     victims = draw(SERVER_PARTS, 60 if long else 6, chance)
-    loop = Loop(driver, tmp_path, len(victims))
-    loops.append(loop)
-    loop.run(victims, chance)
-    seen = loop.seen()
+    one = loop(len(victims))
+    one.run(victims, chance)
+    seen = one.seen()
     assert [(s["stage"], s["retries"], s["crashes"]) for s in seen["stories"]] == [("done", 0, 0)] * STORIES
     # One session each, from its first line to its last: the same agent process went on through all of it.
     assert [(s["story"], s["outcome"]) for s in seen["sessions"]] == [
         (n, "done") for n in range(1, STORIES + 1)
     ]
     for session in seen["sessions"]:
-        assert session["said"] == loop.all_lines(session["story"])
+        assert session["said"] == one.all_lines(session["story"])
 
 
 def test_the_death_of_agents_and_runners_is_followed_by_another_session(
-    driver: Driver, tmp_path: Path, loops: list[Loop], seed: int, long: bool
+    loop: Callable[[int], Loop], seed: int, long: bool
 ) -> None:
     chance = random.Random(seed)
     # Short loops: in a long one the crash cap would soon have blocked every story.
-    for number in range(8 if long else 1):
+    for _ in range(8 if long else 1):
         victims = draw((*AGENT_PARTS, "all of the server", "supervisor"), 5, chance)
-        loop = Loop(driver, tmp_path / str(number), len(victims))
-        loops.append(loop)
-        loop.run(victims, chance)
-        examine(loop)
+        one = loop(len(victims))
+        one.run(victims, chance)
+        examine(one)
 
 
 def examine(loop: Loop) -> None:

@@ -34,13 +34,27 @@ STORY = {
     "title",
     "stage",
     "frozen",
+    "priority",
+    "depends_on",
     "waiting_for",
     "agent",
     "session",
     "commit",
     "cost_usd",
 }
-AGENT = {"name", "project", "role", "runtime", "model", "state", "story"}
+AGENT = {
+    "name",
+    "project",
+    "role",
+    "runtime",
+    "model",
+    "state",
+    "story",
+    "session",
+    "since",
+    "throttled",
+    "why",
+}
 VALUE = "sk-test-0123456789-abcdefghij"
 
 

@@ -15,11 +15,21 @@ from typing import Any
 from django.db import connection
 from django.utils import timezone
 
-from agents.models import Session
+from agents.models import Agent, LedgerRow, Limit, Session
 from pipeline import conf
 from pipeline.git.control import delete_ref, move_ref, read_ref
 from pipeline.git.names import session_ref
-from pipeline.models import Capacity, GateRun, LogEvent, Merge, Process, Project, StageChange, Story
+from pipeline.models import (
+    Event,
+    EventCounter,
+    GateRun,
+    LogEvent,
+    Merge,
+    Process,
+    Project,
+    StageChange,
+    Story,
+)
 from pipeline.processes.runfolder import MARKER
 from tests import factories
 
@@ -54,6 +64,23 @@ def late() -> Any:
     return timezone.now() - LONG_AGO
 
 
+def ahead() -> Any:
+    return timezone.now() + timedelta(days=1)
+
+
+def another_session(t: Told) -> None:
+    ended = {"state": "ended", "outcome": "done", "reason": "x", "ended_at": timezone.now()}
+    Session.objects.create(
+        project=t.project,
+        story=t.story,
+        agent=t.session.agent,
+        role="coder",
+        key=conf.new_key(),
+        fence=0,
+        **ended,
+    )
+
+
 def live(t: Told, **more: Any) -> None:
     Session.objects.filter(pk=t.session.pk).update(state="running", outcome="", ended_at=None, **more)
 
@@ -80,7 +107,7 @@ def doubled_role(t: Told) -> None:
 
 def over_the_limit(t: Told) -> None:
     live(t)
-    Capacity.objects.update(limit=0)
+    Limit.objects.update(most=0)
 
 
 @contextmanager
@@ -168,7 +195,7 @@ def landed_and_nobody_knows(t: Told) -> None:
 
 
 def landed_without_history(t: Told) -> None:
-    Story.objects.filter(pk=t.story.pk).update(stage="coding")
+    Story.objects.filter(pk=t.story.pk).update(stage="coding", held_for="x")
     StageChange.objects.filter(story=t.story, verb="land").delete()
 
 
@@ -178,6 +205,61 @@ def rows(model: Any, **values: Any) -> Way:
         model.objects.filter(pk=mine[model].pk if model in mine else t.process.pk).update(**values)
 
     return change
+
+
+def runs_and_has_ended(t: Told) -> None:
+    Session.objects.filter(pk=t.session.pk).update(state="running")
+    Process.objects.update(ended_at=timezone.now())
+
+
+@contextmanager
+def a_copy_of_nobody() -> Iterator[None]:
+    folder = conf.copy_path("d" * 20)
+    folder.mkdir(parents=True)
+    yield
+    folder.rmdir()
+
+
+def wanted_by_nobody(t: Told) -> None:
+    """A story that waits, while its coder is idle."""
+    Story.objects.filter(pk=t.other.pk).update(held_for="", stage_at=late(), waiting_since=late())
+
+
+def waits_without_a_word(t: Told) -> None:
+    wanted_by_nobody(t)
+    Agent.objects.update(paused_for="told to rest")
+
+
+def ready_to_merge(t: Told) -> None:
+    Story.objects.filter(pk=t.other.pk).update(held_for="", stage="merge", stage_at=late())
+
+
+def moved_by_hand(t: Told) -> None:
+    Story.objects.filter(pk=t.other.pk).update(stage="qa")
+
+
+def told_twice(t: Told) -> None:
+    for change in StageChange.objects.filter(story=t.story, verb="start"):
+        StageChange.objects.create(
+            story=t.story, verb="start", from_stage=change.from_stage, to_stage=change.to_stage, actor="alice"
+        )
+
+
+def a_counter_that_stands_behind(t: Told) -> None:
+    EventCounter.objects.update(number=1)
+
+
+def a_missing_event(t: Told) -> None:
+    Event.objects.filter(number=2).delete()
+
+
+def an_unbooked_request(t: Told) -> None:
+    LedgerRow.objects.create(session=t.session, seq=9999, model="m", cost_usd=1, at=timezone.now())
+    Session.objects.filter(pk=t.session.pk).update(cost_usd=1)
+
+
+def more_retries_than_there_are(t: Told) -> None:
+    Story.objects.filter(pk=t.other.pk).update(retries=99)
 
 
 # `session.saved` is the commit of the session: it was squashed to land, and is not on the base branch.
@@ -193,7 +275,7 @@ LIES: list[tuple[str, str, str, Way]] = [
     ("R2", "story", "2 gate runs of it carry", lambda t: rows(GateRun, fence=t.merge.fence)(t)),
     ("R3", "session", "without saying how or when", rows(Session, ended_at=None)),
     ("R3", "session", "without a reason", rows(Session, reason="")),
-    ("R3", "session", "has an outcome or an end", rows(Session, state="running")),
+    ("R3", "session", "has an outcome or an end", runs_and_has_ended),
     ("R3", "gate run", "without a time", rows(GateRun, ended_at=None)),
     ("R3", "merge", "without a reason", rows(Merge, state="failed")),
     ("R3", "story", "no merge of it landed", rows(Merge, state="replaced")),
@@ -231,7 +313,7 @@ LIES: list[tuple[str, str, str, Way]] = [
     ("R6", "story", "is not on main", rows(Story, landed="1" * 40)),
     ("R6", "merge", "is not on main", lambda t: rows(Merge, candidate=t.session.saved)(t)),
     ("R6", "story", "but it is in merge_failure", landed_and_nobody_knows),
-    ("R6", "story", "to which nothing led", rows(Story, stage="coding")),
+    ("R6", "story", "to which nothing led", rows(Story, stage="coding", held_for="x")),
     ("R6", "story", "its history does not say so", landed_without_history),
     ("R7", "session", "which is not there", lambda t: without_ref(t.control, session_ref(t.session.key))),
     ("R7", "session", "not in the control repository", rows(Session, saved="1" * 40)),
@@ -248,4 +330,21 @@ LIES: list[tuple[str, str, str, Way]] = [
         lost_work,
     ),
     ("R7", "project", "the database does not know", lambda t: unknown_ref(t.control, t.session.saved)),
+    ("R7", "copy", "made it", lambda t: a_copy_of_nobody()),
+    ("R8", "story", "its history goes from", told_twice),
+    ("R8", "story", "and its history led to coding", moved_by_hand),
+    ("R8", "story", "its history tells of 1 claims, and it has 2", lambda t: another_session(t)),
+    ("R8", "session", "are not those of its requests", rows(Session, cost_usd=7)),
+    ("R8", "project", "of that stand in its spending", an_unbooked_request),
+    ("R3", "story", "a timer of it goes off", rows(Story, not_before=ahead())),
+    ("R3", "merge", "is to be tried again", rows(Merge, next_try=ahead())),
+    ("R9", "story", "is idle and could take it", wanted_by_nobody),
+    ("R9", "story", "nothing says why", waits_without_a_word),
+    ("R9", "story", "no merge began", ready_to_merge),
+    ("R10", "project", "its counter stands at 1", a_counter_that_stands_behind),
+    ("R10", "project", "are missing", a_missing_event),
+    ("R11", "story", "99 retries were used", more_retries_than_there_are),
+    ("R11", "story", "99 of its sessions crashed", rows(Story, crashes=99)),
+    ("R12", "stories", "are dated ahead", rows(Story, created_at=ahead())),
+    ("R12", "sessions", "are dated ahead", rows(Session, ended_at=ahead())),
 ]

@@ -50,6 +50,7 @@ def told(tmp_path: Path, settings: Settings, transactional_db: None) -> Iterator
         world.until_stage(story, "done")
         world.server.idle()
         other = world.work(project, {"other": "text\n"})
+        Story.objects.filter(pk=other.pk).update(held_for="held for the test")
         # Its branch holds the work; the ref would be one of a session that nobody knows.
         control = conf.control_path(project.key)
         for ref in set(list_refs(control, SESSIONS)) - {session_ref(Session.objects.get().key)}:
@@ -78,7 +79,8 @@ def test_a_world_in_which_all_is_true_has_no_lie_and_each_staged_one_is_found(
             transaction.set_rollback(True)
             matching = [lie for lie in found if lie.subject.startswith(subject) and words in lie.sentence]
             assert [lie.rule for lie in matching] == [rule] * len(matching) and matching, found
-            assert {lie.rule for lie in found} == {rule}, found
+            # A row that was changed by hand is one that its history does not tell of (R8).
+            assert {lie.rule for lie in found} - {"R8"} == {rule} - {"R8"}, found
         assert doctoring.lies(0) == []
 
 

@@ -15,6 +15,7 @@ from django.core.management import call_command
 from django.utils import timezone
 from pytest_django import Settings
 
+from agents.runtimes import RUNTIMES
 from huskies_site import doctoring
 from pipeline import conf
 from pipeline.models import Host, Project, Story
@@ -61,7 +62,7 @@ def test_the_environment_lists_what_this_machine_has() -> None:
     said = StringIO()
     call_command("doctor", "--environment", "--json", stdout=said)
     pieces = {piece["name"]: piece for piece in json.loads(said.getvalue())}
-    assert set(pieces) == {"python", "git", "confinement", "database", "server", "claude-code", "scripted"}
+    assert set(pieces) == {"python", "git", "confinement", "database", "server", *RUNTIMES}
     assert pieces["python"]["found"] == ".".join(map(str, sys.version_info[:3]))
     assert pieces["confinement"]["found"] == "bubblewrap" or pieces["confinement"]["remedy"]
     assert "not an AI" in pieces["scripted"]["found"]

@@ -1,6 +1,6 @@
-"""A scripted stand-in for Anthropic's API, so that the real agent program runs without network and key.
+"""A scripted stand-in for the model providers, so that the real agent programs run without network and key.
 
-One HTTP server on loopback speaks the Messages protocol and plays a script of turns per scenario:
+One HTTP server on loopback speaks Anthropic's Messages, OpenAI's Responses and Gemini's protocol, and plays a script of turns per scenario:
 
     with FakeProvider({"scenarios": {"job-7": {"turns": [{"run": "echo hi > a.txt"}, "Done."]}}}) as fake:
         ...run the program with ANTHROPIC_BASE_URL=fake.url("job-7")...

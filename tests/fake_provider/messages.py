@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tests.fake_provider.script import CALL_KEYS, ScriptError, Spec, Turn
-
-Json = dict[str, Any]
+from tests.fake_provider.answers import Answer, Call, Json, absolute
+from tests.fake_provider.script import ScriptError
 
 # What `malformed: true` sends: an event that the client reads, whose data is not JSON.
 GARBAGE = "event: content_block_delta\ndata: {not json\n\n"
@@ -32,6 +31,13 @@ class Request:
     def model(self) -> str:
         return str(self.body.get("model", "fake"))
 
+    @property
+    def streamed(self) -> bool:
+        return bool(self.body.get("stream"))
+
+    def wants_json(self) -> bool:
+        return False
+
     def tools(self) -> dict[str, Json]:
         """The schemas of the tools that the client offers, by name."""
         offered = self.body.get("tools") or []
@@ -52,54 +58,17 @@ class Request:
         found = re.findall(r"[Ww]orking directory: (/[^\\\"\n]+)", text)
         return str(found[-1]).partition(" (was ")[0].strip() if found else None
 
+    def run(self, command: str) -> Call:
+        return Call(self._offered("Bash"), {"command": command})
 
-@dataclass
-class Answer:
-    """A turn resolved for one request: what is said, called and counted."""
+    def write(self, path: str, content: str) -> Call:
+        path = absolute(path, self.working_directory())
+        return Call(self._offered("Write"), {"file_path": path, "content": content})
 
-    text: str
-    thinking: str
-    calls: list[tuple[str, Json]]
-    usage: Json
-    stop: str | None
-    chunk_size: int
-    turn: Turn
-    mark: str  # unique over servers too, so that a resumed conversation never sees an id twice
-
-    def pieces(self, text: str) -> list[str]:
-        return [text[at : at + self.chunk_size] for at in range(0, len(text), self.chunk_size)] or [""]
-
-
-def resolve(turn: Turn, request: Request, spec: Spec, mark: str) -> Answer:
-    """Turn a script's turn into an answer; raises ScriptError if the client lacks the tool."""
-    specs = list(turn.get("calls", []))
-    if any(key in turn for key in ("run", "write", "tool")):
-        specs.append({key: turn[key] for key in CALL_KEYS if key in turn})
-    counted = {"input": 100, "output": 20, "cache_read": 0, "cache_write": 0}
-    return Answer(
-        text=turn.get("text", ""),
-        thinking=turn.get("thinking", ""),
-        calls=[resolve_call(one, request) for one in specs],
-        usage=counted | spec.get("usage", {}) | turn.get("usage", {}),
-        stop=turn.get("stop"),
-        chunk_size=max(1, int(spec.get("chunk_size", 24))),
-        turn=turn,
-        mark=mark,
-    )
-
-
-def resolve_call(call: Json, request: Request) -> tuple[str, Json]:
-    tools = request.tools()
-    if "tool" in call:
-        return call["tool"], call.get("input", {})
-    wanted = "Bash" if "run" in call else "Write"
-    if wanted not in tools:
-        raise ScriptError(f"the client offers no {wanted} tool, only {sorted(tools)}")
-    if "run" in call:
-        return wanted, {"command": str(call["run"])}
-    path, base = call["write"]["path"], request.working_directory()
-    absolute = path if path.startswith("/") or not base else f"{base.rstrip('/')}/{path}"
-    return wanted, {"file_path": absolute, "content": call["write"]["content"]}
+    def _offered(self, tool: str) -> str:
+        if tool not in self.tools():
+            raise ScriptError(f"the client offers no {tool} tool, only {sorted(self.tools())}")
+        return tool
 
 
 def message(answer: Answer, request: Request, *, whole: bool) -> Json:
@@ -109,10 +78,9 @@ def message(answer: Answer, request: Request, *, whole: bool) -> Json:
         content.append({"type": "thinking", "thinking": answer.thinking, "signature": "fake"})
     if answer.text:
         content.append({"type": "text", "text": answer.text})
-    for place, (name, given) in enumerate(answer.calls):
-        content.append(
-            {"type": "tool_use", "id": f"toolu_{answer.mark}{place:02d}", "name": name, "input": given}
-        )
+    for place, call in enumerate(answer.calls):
+        made = f"toolu_{answer.mark}{place:02d}"
+        content.append({"type": "tool_use", "id": made, "name": call.name, "input": call.given})
     usage = answer.usage
     return {
         "id": f"msg_{answer.mark}",
@@ -129,6 +97,10 @@ def message(answer: Answer, request: Request, *, whole: bool) -> Json:
             "cache_read_input_tokens": usage["cache_read"],
         },
     }
+
+
+def frame(name: str, data: Json) -> str:
+    return f"event: {name}\ndata: {json.dumps({'type': name, **data})}\n\n"
 
 
 def events(answer: Answer, request: Request) -> Iterator[tuple[str, Any]]:

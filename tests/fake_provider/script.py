@@ -8,9 +8,9 @@ each request of the model uses up one (`repeat` of them if given). Its keys:
     write: {path, content}    it calls the client's tool that writes files
     tool: NAME, input: {...}  it calls exactly that tool
     calls: [...]              several of these calls in one answer
-    usage: {input, output, cache_read, cache_write}
+    usage: {input, output, cache_read, cache_write, thinking}
     stop                      another stop reason
-    error: STATUS or {status, message, type, headers, retry_after}
+    error: STATUS or {status, message, type, code, body, headers, retry_after}
     stream_error: {...}, malformed: true, drop: true     what goes wrong after the text
     hang: SECONDS             nothing is answered for so long, then the connection closes
     headers                   of the answer, such as the counters of a limit

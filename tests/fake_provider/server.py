@@ -8,14 +8,17 @@ import socket
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.fake_provider.messages import Json, Request, error_body, events, message, resolve
+from tests.fake_provider import gemini, messages, responses
+from tests.fake_provider.answers import Json, Request, resolve
 from tests.fake_provider.script import Scenario, ScriptError, Spec, Turn, check_scenario, load_script
 
 SCENARIO_PREFIX = re.compile(r"^/s/([A-Za-z0-9_.-]+)(/.*)?$")
-SECRET_HEADERS = {"authorization", "x-api-key", "cookie"}
+SECRET_HEADERS = {"authorization", "x-api-key", "x-goog-api-key", "cookie"}
+GEMINI_PATH = re.compile(r"/models/([^/:]+):(streamGenerateContent|generateContent)$")
 
 
 class FakeProvider:
@@ -88,11 +91,21 @@ class FakeProvider:
             self._records.append(entry)
 
     def pick(self, scenario: Scenario, request: Request) -> tuple[str, Turn]:
-        """(`model` or `side`, turn): a request without tools asks for a title or the like."""
-        if not request.tools():
-            return "side", {"text": "ok"}
+        """(`model` or `side`, turn): a request without tools, or for JSON, asks for a title or the like."""
+        if not request.tools() or request.wants_json():
+            return "side", {"text": "{}" if request.wants_json() else "ok"}
         with self._lock:
             return "model", scenario.take(request.newest())
+
+
+def _protocol(path: str, body: Json) -> tuple[ModuleType, Request | None]:
+    """The protocol that a path belongs to, and the model request if it is one."""
+    path = path.rstrip("/")
+    if path.endswith("/responses"):
+        return responses, responses.Request(body)
+    if found := GEMINI_PATH.search(path):
+        return gemini, gemini.Request(body, found[1], found[2].startswith("stream"))
+    return messages, messages.Request(body) if path == "/v1/messages" else None
 
 
 class _Drop(Exception):
@@ -140,27 +153,28 @@ class _Handler(BaseHTTPRequestHandler):
         }
         entry = {"kind": "other", "scenario": name, "path": path, "headers": headers, "body": body}
         scenario = fake.scenario(name)
+        api, request = _protocol(path, body)
         if scenario is None:
             fake.record(entry)
             return self._json(404, {"error": {"message": f"fake provider: no scenario {name!r}"}})
         if self._wrong_key(scenario):
             fake.record(entry)
-            return self._json(401, error_body({"status": 401, "message": "invalid x-api-key"}))
-        if path.rstrip("/") != "/v1/messages":
+            return self._json(401, api.error_body({"status": 401, "message": "invalid x-api-key"}))
+        if request is None:
             fake.record(entry)
             known = path in ("", "/")
-            return self._json(200 if known else 404, {} if known else error_body({"status": 404}))
-        request = Request(body)
+            return self._json(200 if known else 404, {} if known else api.error_body({"status": 404}))
         kind, turn = fake.pick(scenario, request)
         fake.record(entry | {"kind": kind})
-        self._play(scenario, request, turn)
+        self._play(scenario, api, request, turn)
 
     def _wrong_key(self, scenario: Scenario) -> bool:
         wanted = scenario.spec.get("api_key")
         bearer = self.headers.get("authorization", "").removeprefix("Bearer ").strip()
-        return bool(wanted) and wanted not in (self.headers.get("x-api-key"), bearer)
+        given = (self.headers.get("x-api-key"), self.headers.get("x-goog-api-key"), bearer)
+        return bool(wanted) and wanted not in given
 
-    def _play(self, scenario: Scenario, request: Request, turn: Turn) -> None:
+    def _play(self, scenario: Scenario, api: ModuleType, request: Request, turn: Turn) -> None:
         fake = self.server.fake
         headers: Spec = {
             "request-id": "req_fake",
@@ -175,14 +189,14 @@ class _Handler(BaseHTTPRequestHandler):
             error = turn["error"] if isinstance(turn["error"], dict) else {"status": turn["error"]}
             if "retry_after" in error:
                 headers["retry-after"] = error["retry_after"]
-            return self._json(int(error["status"]), error_body(error), headers | error.get("headers", {}))
+            return self._json(int(error["status"]), api.error_body(error), headers | error.get("headers", {}))
         try:
             answer = resolve(turn, request, scenario.spec, fake.next_mark())
         except ScriptError as problem:
             fake.problems.append(f"{scenario.name}: {problem}")
-            return self._json(400, error_body({"status": 400, "message": f"fake provider: {problem}"}))
-        if not request.body.get("stream"):
-            return self._json(200, message(answer, request, whole=True), headers)
+            return self._json(400, api.error_body({"status": 400, "message": f"fake provider: {problem}"}))
+        if not request.streamed:
+            return self._json(200, api.message(answer, request, whole=True), headers)
         self.send_response(200)
         for key, value in {
             "Content-Type": "text/event-stream",
@@ -192,14 +206,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(key, str(value))
         self.end_headers()
         try:
-            for name, data in events(answer, request):
+            for name, data in api.events(answer, request):
                 if name == "drop":
                     raise _Drop
-                text = (
-                    data
-                    if name == "raw"
-                    else f"event: {name}\ndata: {json.dumps({'type': name, **data})}\n\n"
-                )
+                text = data if name == "raw" else api.frame(name, data)
                 self._chunk(text.encode())
             self._chunk(b"")
         except _Drop:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from pytest_django import Settings
 
 from agents.models import Session
 from pipeline import conf
+from pipeline.live.tail import tail
 from pipeline.models import Criterion, GateRun, LogEvent, Process, Project, ProjectVersion, Story
 from pipeline.roles import Role
 from tests import factories
@@ -117,3 +120,13 @@ def live_town(transactional_db: None, tmp_path: Path, settings: Settings) -> Tow
     """The same, committed: sockets read it on connections of their own."""
     prepare(tmp_path, settings)
     return build()
+
+
+@pytest.fixture
+async def no_tail_is_left() -> AsyncIterator[None]:
+    """The thread ends with the last listener, so that no connection outlives its test."""
+    yield
+    thread = tail.thread
+    if thread is not None:
+        await asyncio.to_thread(thread.join, 10)
+        assert not thread.is_alive()

@@ -285,3 +285,18 @@ def test_text_with_a_nul_is_answered_and_not_stored(town: Town) -> None:
     for verb, field in (("stop", "why"), ("start", "agent")):
         url = reverse(f"story-{verb}", args=["web", town.story.number])
         assert browser(town, "developer").post(url, {field: "a\x00b"}).status_code in (302, 409)
+
+
+@pytest.mark.parametrize(
+    ("posted", "words"),
+    [
+        ({"user": "viewer", "role": "king"}, "Role: Select a valid choice"),
+        ({"role": "10"}, "User name: This field is required"),
+        ({"user": "a\x00b", "role": "10"}, "Null characters are not allowed"),
+        ({"user": "nobody", "role": "10"}, "There is no user"),
+    ],
+)
+def test_a_role_that_cannot_be_set_says_why(town: Town, posted: dict[str, str], words: str) -> None:
+    answer = browser(town, "admin").post(reverse("member-set", args=["web"]), posted)
+    assert answer.status_code == 409 and words in answer.content.decode()
+    assert browser(town, "viewer").post(reverse("member-set", args=["web"]), posted).status_code == 403

@@ -6,9 +6,8 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from agents.models import Agent, Limit, Session
+from agents.models import Agent, Credential, Limit, RuntimePause, Session
 from pipeline.models import Act, Story
-from pipeline.roles import Role
 from tests import factories
 from tests.pages.conftest import Town
 
@@ -154,4 +153,31 @@ def test_a_story_page_offers_assigning_and_deleting_by_role(town: Town) -> None:
     confirm = of(town, "operator").get(reverse("story-delete", args=["web", 1])).content.decode()
     assert "It goes for ever" in confirm and "1 session" in confirm
     assert of(town, "developer").get(reverse("story-delete", args=["web", 1])).status_code == 403
-    assert Role.OPERATOR > Role.DEVELOPER
+
+
+def test_an_admin_goes_on_with_a_paused_key_and_a_mended_program(town: Town) -> None:
+    Credential.objects.create(name="main", paused_for=HOSTILE)
+    pause = RuntimePause.objects.create(host="box", runtime="claude-code", paused_for=HOSTILE)
+    client = of(town, "root")
+    shown = client.get(reverse("credentials")).content.decode()
+    assert "Paused: &lt;script&gt;" in shown and "<script>alert" not in shown
+    assert client.post(reverse("pause-lift"), {"credential": "main"}).status_code == 302
+    assert client.post(reverse("pause-lift"), {"runtime": str(pause.pk)}).status_code == 302
+    assert client.post(reverse("pause-lift"), {"credential": "main"}).status_code == 409
+    assert client.post(reverse("pause-lift"), {"runtime": "9" * 40}).status_code == 404
+    assert not RuntimePause.objects.exists() and not Credential.objects.exclude(paused_for="").exists()
+
+
+def test_the_admins_list_pauses_and_stops_agents_by_the_same_verbs(town: Town) -> None:
+    client, agent = of(town, "root"), town.session.agent
+    url = reverse("admin:agents_agent_changelist")
+    fields = {"_selected_action": [str(agent.pk)]}
+    client.post(url, {**fields, "action": "pause_selected"})
+    client.post(url, {**fields, "action": "stop_selected"})
+    agent.refresh_from_db()
+    town.session.refresh_from_db()
+    assert (agent.paused_by, town.session.stop_requested_by) == ("root", "root")
+    answer = client.post(url, {**fields, "action": "pause_selected"}, follow=True)
+    assert "is paused already" in answer.content.decode()
+    shown = client.get(reverse("admin:agents_agent_change", args=[agent.pk])).content.decode()
+    assert reverse("agent-do", args=["web", "coder-1", "resume"]) in shown

@@ -44,8 +44,12 @@ SUPERUSERS = {
     "demo": "post",
     "project-add": "get",
     "credentials": "get",
+    "hosts": "get",
+    "host-do": "post",
+    "doctor": "get",
     "limits": "get",
     "limit-set": "post",
+    "pause-lift": "post",
 }
 POSTED = {
     "title": "New",

@@ -28,7 +28,7 @@ def note(name: str, **fields: Any) -> Record:
 
 
 def sample(name: str) -> list[Record]:
-    """A recording of Claude Code 2.1.330 against the fake provider, without what nobody reads."""
+    """A recording of Claude Code 2.1.330 (in a folder: of another program) against the fake provider."""
     return [line(raw) for raw in (SAMPLES / f"{name}.jsonl").read_bytes().splitlines()]
 
 

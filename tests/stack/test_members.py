@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pytest_django import Settings
 
 from huskies_site.stack import members, startup
 from huskies_site.stack.preflight import unit_warning
 from pipeline import conf
-from pipeline.models import Capacity
+from pipeline.models import Capacity, Host
 from pipeline.processes.identity import Identity
+from pipeline.services import hosts
 
 PROGRAM = "import os, signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.fork(); os.write(1, b'ready\\n'); signal.pause()"
 
@@ -79,9 +81,10 @@ def test_a_service_that_would_kill_agents_is_warned_of() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_database_that_is_older_than_its_folder_was_restored() -> None:
+def test_a_database_that_is_older_than_its_folder_was_restored(tmp_path: Path, settings: Settings) -> None:
     from pipeline.datafolder import prepare
 
+    settings.HUSKIES_HOME = tmp_path / "data"
     prepare(conf.home())
     first = startup.set_up()
     assert not first["restored"]
@@ -90,3 +93,10 @@ def test_a_database_that_is_older_than_its_folder_was_restored() -> None:
     Capacity.objects.update(epoch=first["epoch"])
     after = startup.set_up()
     assert (after["restored"], after["epoch"]) == (True, again["epoch"] + 1)
+    # Within one run of the server too: the folder remembers a beat that the database has not seen.
+    hosts.beat()
+    assert not startup.set_up()["restored"]
+    seen = Host.objects.get(name=conf.host()).seen_at
+    hosts.beat()
+    Host.objects.filter(name=conf.host()).update(seen_at=seen)
+    assert startup.set_up()["restored"]

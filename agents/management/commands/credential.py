@@ -1,4 +1,4 @@
-"""`./huskies credential add|list`. A value is read from standard input, never from the arguments, which every user of the host sees."""
+"""`./huskies credential add|list|resume|rotate`. A value is read from standard input, never from the arguments, which every user of the host sees."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import sys
 from typing import Any
 
 from agents import shapes
-from agents.models import Credential
+from agents.models import Credential, RuntimePause
 from agents.models.credential import CredentialKind
+from agents.services import breaker
 from agents.services.credentials import VALUE_AT_MOST, add_credential, rotate_seal
+from pipeline import conf
 from pipeline.actors import OPERATOR_ON_HOST
 from pipeline.commands import VerbCommand
+from pipeline.exceptions import NotFound
 
 
 class Command(VerbCommand):
@@ -29,6 +32,10 @@ class Command(VerbCommand):
         )
         add.add_argument("--replace", action="store_true", help="give an existing credential this value")
         self.verb("list", self.list, "the credentials, without their values")
+        resume = self.verb("resume", self.resume, "you have seen to it: what was paused with it goes on")
+        resume.add_argument("name", nargs="?", default="")
+        resume.add_argument("--runtime", help="a program that was paused on a host, instead of a credential")
+        resume.add_argument("--host", default="", help="that host; default: this one")
         self.verb("rotate", self.rotate, "seal all credentials with a new key")
 
     def add(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -57,6 +64,24 @@ class Command(VerbCommand):
             "There are no credentials. Add one with `credential add NAME`.",
         )
         return found
+
+    def resume(self, options: dict[str, Any]) -> dict[str, Any]:
+        if options["runtime"]:
+            host = options["host"] or conf.host()
+            pause = RuntimePause.objects.filter(host=host, runtime=options["runtime"]).first()
+            if pause is None:
+                raise NotFound(f"Runtime {options['runtime']} is not paused on {host}.")
+            breaker.lift_runtime(pause, actor=OPERATOR_ON_HOST)
+            self.say(f"{options['runtime']} is used on {host} again.")
+            return {"runtime": options["runtime"], "host": host}
+        row = Credential.objects.filter(name=options["name"]).first()
+        if row is None:
+            raise NotFound(
+                f"There is no credential {options['name']!r}. `credential list` shows those there are."
+            )
+        breaker.lift_credential(row, actor=OPERATOR_ON_HOST)
+        self.say(f"Credential {row.name} is used again.")
+        return shapes.credential(row)
 
     def rotate(self, options: dict[str, Any]) -> dict[str, Any]:
         count = rotate_seal(actor=OPERATOR_ON_HOST)

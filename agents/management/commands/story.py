@@ -14,7 +14,7 @@ from pipeline.commands import find_project, the_project
 from pipeline.exceptions import BadInput
 from pipeline.models import Story
 from pipeline.models.story import Kind, QaMode
-from pipeline.services import dependencies, stories
+from pipeline.services import deleting, dependencies, stories
 from pipeline.stages import Stage
 
 PERFORMED = {
@@ -80,7 +80,7 @@ class Command(WatchingCommand):
         )
         parser.add_argument("--agent", help="the agent that should work on it")
         parser.add_argument(
-            "--any-agent-after", type=int, metavar="MINUTES", help="then any agent may take it all the same"
+            "--any-agent-after", metavar="MINUTES", help="then any agent may take it all the same; or never"
         )
         parser.add_argument("--qa", choices=[mode for mode in QaMode.values if mode])
         parser.add_argument("--depends", metavar="3,4", help="the stories that must be done before it starts")
@@ -204,14 +204,14 @@ class Command(WatchingCommand):
         dependencies.set_dependencies(story, numbers, actor=OPERATOR_ON_HOST)
         on = ", ".join(f"#{number}" for number in numbers)
         self.say(f"{story.label} depends on {on or 'nothing'}.")
-        return {**self.fresh(story), "depends_on": numbers}
+        return self.fresh(story)
 
     def priority(self, options: dict[str, Any]) -> dict[str, Any]:
         story = stories.edit_story(
             stories.find_story(options["story"]), actor=OPERATOR_ON_HOST, priority=options["priority"]
         )
         self.say(f"{story.label} has priority {options['priority']}.")
-        return {**self.fresh(story), "priority": options["priority"]}
+        return self.fresh(story)
 
     def delete(self, options: dict[str, Any]) -> dict[str, Any]:
         story = stories.find_story(options["story"])
@@ -220,11 +220,8 @@ class Command(WatchingCommand):
                 f"Story {story.label} would go for ever, with its history, its sessions' output and every commit that has not landed. "
                 "Say --yes if you mean it; `story archive` keeps everything."
             )
-        from pipeline.services import deleting
-
         label = story.label
-        deleting.delete_story(story, actor=OPERATOR_ON_HOST)
-        gone = not Story.objects.filter(pk=story.pk).exists()
+        gone = deleting.delete_story(story, actor=OPERATOR_ON_HOST)
         self.say(
             f"{label} is deleted." if gone else f"{label} is being deleted: it goes once nothing of it runs."
         )
@@ -248,12 +245,17 @@ def fields(options: dict[str, Any]) -> dict[str, Any]:
         "description": description,
         "criteria": options["criterion"],
         "preferred_agent": options["agent"],
-        "any_agent_after": options["any_agent_after"],
         "qa": options["qa"],
         "depends_on": numbers_of(options["depends"]) if options["depends"] is not None else None,
         "priority": options["priority"],
     }
-    return {name: value for name, value in values.items() if value is not None}
+    given = {name: value for name, value in values.items() if value is not None}
+    minutes = options["any_agent_after"]
+    if minutes is not None:
+        if minutes != "never" and not minutes.isdecimal():
+            raise BadInput(f"{minutes!r} is no number of minutes; write one, such as 30, or never.")
+        given["any_agent_after"] = None if minutes == "never" else int(minutes[:9])
+    return given
 
 
 def numbers_of(text: str) -> list[int]:

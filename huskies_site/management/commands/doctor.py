@@ -1,4 +1,4 @@
-"""`./huskies doctor`: one line per lie, exit 1 if there is one."""
+"""`./huskies doctor [--heal]`: one line per lie, exit 1 if there is one; with --heal it mends first what it can, and says what."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from huskies_site import doctoring
 from pipeline.commands import plain, run_as_sentence, translated
+from pipeline.doctor import heal
 from pipeline.services import foreground
 
 
@@ -31,6 +32,7 @@ class Command(BaseCommand):
             metavar="SECONDS",
             help="how long something may be under way (0: not at all)",
         )
+        parser.add_argument("--heal", action="store_true", help="mend what can be (a running server does each minute)")
         parser.add_argument("--json", action="store_true", dest="as_json")
 
     def run_from_argv(self, argv: list[str]) -> None:
@@ -42,10 +44,15 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if options["environment"]:
             return self.environment(options["as_json"])
+        healed = translated(lambda: heal(doctoring.healers())) if options["heal"] else []
         found = translated(lambda: doctoring.lies(max(options["settle"], 0.0)))
         if options["as_json"]:
-            self.stdout.write(json.dumps([asdict(lie) for lie in found], indent=2))
+            lies = [asdict(lie) for lie in found]
+            answer = {"healed": [asdict(one) for one in healed], "lies": lies} if options["heal"] else lies
+            self.stdout.write(json.dumps(answer, indent=2))
         else:
+            for one in healed:
+                self.stdout.write(plain(f"Healed {one}"))
             for lie in found:
                 self.stdout.write(plain(str(lie)))
             if not found:

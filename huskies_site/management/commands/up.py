@@ -17,6 +17,7 @@ from huskies_site.stack import forks, members, parts, preflight, startup
 from huskies_site.stack.keeper import Keeper, Part
 from pipeline import conf, datafolder
 
+DRAIN_LOOK_SECONDS = 2.0
 SET_UP_SECONDS = 600.0  # migrations of a large database
 
 
@@ -26,9 +27,14 @@ class Command(BaseCommand):
 
     def run_from_argv(self, argv: list[str]) -> None:
         parser = self.create_parser(argv[0], argv[1])
-        parser.parse_args(argv[2:])
+        parser.add_argument(
+            "--drain",
+            action="store_true",
+            help="finish what runs, take nothing new, and end once nothing runs",
+        )
+        options = parser.parse_args(argv[2:])
         try:
-            code = start()
+            code = start(drain=options.drain)
         except (preflight.CannotStart, datafolder.FolderUnusable, CommandError) as error:
             sys.stderr.write(f"huskies: {error}\n")
             code = 1
@@ -40,15 +46,19 @@ class Command(BaseCommand):
         raise CommandError("`up` is a program of its own: call it as ./huskies up.")
 
 
-def start() -> int:
-    """Check, set up, run until stopped; the exit code. Raises CannotStart, FolderUnusable."""
+def start(*, drain: bool = False) -> int:
+    """Check, set up, run until stopped, or with `drain` until nothing runs; the exit code. Raises CannotStart, FolderUnusable."""
     preflight.require_git()
     home = conf.home()
     datafolder.prepare(home)
     if not os.environ.get("HUSKIES_SECRET_KEY", "").strip() and datafolder.make_secret_key(home):
         # Settings were read before there was a key, and parts of Django keep what they read.
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
-    preflight.take_lock(home, loginlinks.address())
+    try:
+        preflight.take_lock(home, loginlinks.address())
+    except preflight.CannotStart as error:
+        hint = " To drain the one that runs: ./huskies host drain." if drain else ""
+        raise preflight.CannotStart(f"{error}{hint}") from error
     for name, count in members.end_leftovers(home).items():
         say(f"ended {count} {'process' if count == 1 else 'processes'} of {name} that an earlier start left")
     listener = preflight.listen(*settings.HUSKIES_BIND)
@@ -59,7 +69,7 @@ def start() -> int:
     # The collector would write into every page that the parts share; a collection now would leave holes for them to fill.
     gc.freeze()
     try:
-        ready = forks.in_child(startup.set_up, SET_UP_SECONDS)
+        ready = forks.in_child(partial(startup.set_up, drain), SET_UP_SECONDS)
     except forks.ErrandFailed as error:
         raise preflight.CannotStart(
             f"The database cannot be set up ({error}). Look at DATABASE_URL, and that its server is up."
@@ -73,7 +83,10 @@ def start() -> int:
             Part("supervisor", parts.supervise),
         ],
         say,
-        heartbeat=environment.integer("HUSKIES_HEARTBEAT_S", 10, low=1, high=3600),
+        heartbeat=DRAIN_LOOK_SECONDS
+        if drain
+        else environment.integer("HUSKIES_HEARTBEAT_S", 10, low=1, high=3600),
+        until_idle=drain,
     )
     code = keeper.run()
     say("Stopped.")
@@ -84,7 +97,12 @@ def greet(ready: dict[str, Any]) -> None:
     if ready["restored"]:
         say(
             "The database is older than the data folder: it was restored from a copy. "
-            f"{len(ready['stopped'])} running processes of the time after it were asked to stop; their work is kept. See ./huskies doctor."
+            f"{ready['closed']} sessions of it ended as lost, and {len(ready['stopped'])} running processes of the time after it were asked "
+            "to stop; their work is kept. See ./huskies doctor."
+        )
+    if ready["draining"]:
+        say(
+            f"Host {conf.host()} is draining: it finishes what runs and starts nothing new. ./huskies host resume ends that."
         )
     if ready["level"] == "none":
         say(

@@ -11,6 +11,15 @@
 
   const say = (text) => { if (state) { state.hidden = !text; state.textContent = text; } };
 
+  function loggedOut() {
+    say("You are logged out, so this page is not live any more. ");
+    if (!state) return;
+    const link = document.createElement("a");
+    link.href = "/login/?next=" + encodeURIComponent(location.pathname + location.search);
+    link.textContent = "Log in again";
+    state.append(link);
+  }
+
   function connect() {
     socket = new WebSocket((location.protocol === "https:" ? "wss://" : "ws://") + location.host + "/live/");
     socket.onopen = () => {
@@ -19,7 +28,7 @@
     };
     socket.onmessage = (message) => { for (const frame of JSON.parse(message.data)) take(frame); };
     socket.onclose = (event) => {
-      if (event.code === 4401) { say("You are logged out."); return; }
+      if (event.code === 4401) { loggedOut(); return; }
       say("Not live just now; connecting again …");
       const wait = Math.min(30000, 500 * 2 ** tries++) * (0.5 + Math.random());
       setTimeout(connect, wait);

@@ -1,49 +1,26 @@
-"""What sessions can lie about: limits (R1), fences (R2), ends (R3), slots (R4), saved work (R7).
-
-A function of `all_of_agents` is a checker as in `pipeline.doctor`.
-"""
+"""What sessions can lie about: fences (R2), ends (R3), slots (R4), saved work (R7)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
 
-from django.db.models import Count, F, Q
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from agents.models import Session
-from agents.states import Role, State
-from pipeline import conf
+from agents.services.hosting import LATE
+from agents.states import State
+from pipeline import clock, conf
 from pipeline import git as gits
-from pipeline.doctor import Checker, Lie, history
+from pipeline.doctor import Lie, history
 from pipeline.git import GitError
-from pipeline.models import Capacity, Project
+from pipeline.models import Host, Process, Project
 from pipeline.models.process import ProcessState
 from pipeline.models.project import ProjectState
 
 FOLLOWED_WITHIN = timedelta(seconds=10)
-
-
-def all_of_agents() -> Iterator[Checker]:
-    yield from (limits, fences, ends, slots, saved)
-
-
-def limits() -> Iterator[Lie]:
-    """R1: one live session per agent, and per story and role; never more in all than the server's limit."""
-    live = Session.objects.live().order_by()
-    by_agent = live.values_list("project__name", "agent__name").annotate(count=Count("pk"))
-    for project, agent, count in by_agent.filter(count__gt=1):
-        yield Lie("R1", f"agent {project}/{agent}", f"{count} sessions of it are live.")
-    by_story = live.exclude(role=Role.OTHER).values_list("project__name", "story__number", "role")
-    for project, number, role, count in by_story.annotate(count=Count("pk")).filter(count__gt=1):
-        yield Lie("R1", f"story {project}/{number}", f"{count} live sessions of role {role} are on it.")
-    capacity = Capacity.objects.filter(pk=1).first()
-    if capacity is not None and live.count() > capacity.limit:
-        yield Lie(
-            "R1",
-            "the server",
-            f"{live.count()} sessions are live, and its limit is {capacity.limit}. (A limit lowered just now?)",
-        )
+SAVED_WITHIN = timedelta(minutes=30)
 
 
 def fences() -> Iterator[Lie]:
@@ -76,26 +53,29 @@ def ends() -> Iterator[Lie]:
 
 def slots() -> Iterator[Lie]:
     """R4: an ended session has no live process; a live one has a process that is not over for long."""
-    before = timezone.now() - FOLLOWED_WITHIN
-    rows = Session.objects.select_related("process", "saving")
-    for session in rows.filter(
-        state=State.ENDED, process__state__in=[ProcessState.PREPARED, ProcessState.RUNNING]
-    ):
-        yield Lie("R4", f"session {session.pk}", f"it ended, but its process {session.process} is not over.")
-    stuck = rows.exclude(state=State.ENDED).filter(
-        process__state=ProcessState.HANDLED, process__ended_at__lt=before
+    # What a host that was given up still runs is stopped once it is heard of.
+    ended = Session.objects.filter(state=State.ENDED).exclude(
+        host__in=Host.objects.exclude(lost_at=None).values("name")
     )
-    for session in stuck:
-        if session.saving is None or (
-            session.saving.state == ProcessState.HANDLED
-            and session.saving.ended_at
-            and session.saving.ended_at < before
-        ):
-            yield Lie(
-                "R4",
-                f"session {session.pk}",
-                "its process is over and its work is not being saved, but it holds its slot.",
-            )
+    late = ended.filter(clock.before("ended_at", timezone.now() - FOLLOWED_WITHIN)).select_related("process")
+    for session in late.filter(process__state__in=[ProcessState.PREPARED, ProcessState.RUNNING]):
+        yield Lie("R4", f"session {session.pk}", f"it ended, but its process {session.process} is not over.")
+    for pk in slots_held_for_nothing().values_list("pk", flat=True):
+        yield Lie(
+            "R4",
+            f"session {pk}",
+            "its process is over and its work is not being saved, but it holds its slot.",
+        )
+
+
+def slots_held_for_nothing() -> QuerySet[Session]:
+    """Live, though its own process and that of its saving, if there was one, have been over for a while."""
+    before = timezone.now() - FOLLOWED_WITHIN
+    over = Q(process__state=ProcessState.HANDLED) & clock.before("process__ended_at", before)
+    unsaved = Q(saving=None) | Q(saving__state=ProcessState.HANDLED) & clock.before(
+        "saving__ended_at", before
+    )
+    return Session.objects.live().filter(over & unsaved)
 
 
 def saved() -> Iterator[Lie]:
@@ -108,8 +88,10 @@ def saved() -> Iterator[Lie]:
             yield Lie("R7", f"project {project.name}", f"its control repository cannot be read: {error}")
             continue
         known = {
-            gits.session_ref(key): (pk, commit)
-            for pk, key, commit in project.sessions.values_list("pk", "key", "saved")
+            gits.session_ref(key): (pk, "" if deleting else commit)  # who deletes a story wants it lost
+            for pk, key, commit, deleting in project.sessions.values_list(
+                "pk", "key", "saved", "story__deleting"
+            )
         }
         lost = history.missing(control, [commit for _, commit in known.values() if commit])
         for ref, (pk, commit) in known.items():
@@ -126,4 +108,29 @@ def saved() -> Iterator[Lie]:
                 "R7",
                 f"project {project.name}",
                 f"{ref} holds work of a session that the database does not know (restored from a copy?).",
+            )
+
+
+def copies() -> Iterator[Lie]:
+    """R7: a working copy belongs to a row: one that nobody knows may hold work, and is kept until a person has looked."""
+    folder = conf.copy_path("")
+    if not folder.is_dir():
+        return
+    here = {each.name.removesuffix(".part") for each in folder.iterdir()}
+    known = set(Session.objects.filter(key__in=here).values_list("key", flat=True))
+    known |= set(Process.objects.filter(key__in=here).values_list("key", flat=True))
+    for key in sorted(here - known):
+        yield Lie(
+            "R7",
+            f"copy {key}",
+            "no session or process of the database made it (restored from a copy?). Take what you need, then remove the folder.",
+        )
+    for session in Session.objects.filter(
+        key__in=known, state=State.ENDED, told__detail=LATE, host=conf.host()
+    ):
+        if session.ended_at and session.ended_at < timezone.now() - SAVED_WITHIN:
+            yield Lie(
+                "R7",
+                f"session {session.pk}",
+                "it was ended from afar, and its work in the working copy is not saved yet.",
             )
