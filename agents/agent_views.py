@@ -45,7 +45,7 @@ def all_agents(request: HttpRequest) -> HttpResponse:
 
 
 def _page(request: HttpRequest, projects: list[Project], more: dict[str, Any]) -> HttpResponse:
-    cursors = {f"project:{row.pk}": newest(f"project:{row.pk}") for row in projects[:TOPICS_AT_MOST]}
+    cursors = cursors_of(projects)
     stories = Story.objects.filter(project__in=projects).select_related("project")
     offered = list(stories.exclude(stage__in=OVER).order_by("project_id", "number")[:OFFERED_AT_MOST])
     sessions = Session.objects.filter(project__in=projects).select_related(
@@ -66,6 +66,11 @@ def _page(request: HttpRequest, projects: list[Project], more: dict[str, Any]) -
     return render(
         request, "agents/agents_part.html" if request.GET.get("part") else "agents/agents.html", context
     )
+
+
+def cursors_of(projects: list[Project]) -> dict[str, int]:
+    """Topic -> where its news stands, for as many projects as one socket may listen to. Taken before the rows are read."""
+    return {f"project:{row.pk}": newest(f"project:{row.pk}") for row in projects[:TOPICS_AT_MOST]}
 
 
 def _group(request: HttpRequest, project: Project, offered: list[Story], look: Pool) -> dict[str, Any]:

@@ -10,13 +10,12 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
 
-from agents.agent_views import acts_of
+from agents.agent_views import acts_of, cursors_of
 from agents.forms import BudgetForm, LimitForm
 from agents.models.limit import COUNTED, PAID, Scope
 from agents.services import limiting, using
 from pipeline.exceptions import BadInput, NotAllowed, Refused
 from pipeline.forms import faults
-from pipeline.live.topics import newest
 from pipeline.models import Project
 from pipeline.roles import may
 from pipeline.views import actor, project_for, refused, rights
@@ -32,7 +31,7 @@ def project_limits(request: HttpRequest, name: str) -> HttpResponse:
         **rights(request, project),
         "may_edit": may(request.user, "limit.edit", project),
         "action": reverse("project-limit-set", args=[name]),
-        "cursor": newest(f"project:{project.pk}"),
+        "cursors": cursors_of([project]),
     }
     return _page(request, project, context)
 
@@ -45,7 +44,8 @@ def server_limits(request: HttpRequest) -> HttpResponse:
             NotAllowed("Only an admin of the whole server sees and changes its limits."),
             reverse("home"),
         )
-    return _page(request, None, {"may_edit": True, "action": reverse("limit-set")})
+    cursors = cursors_of(list(Project.objects.order_by("name")))
+    return _page(request, None, {"may_edit": True, "action": reverse("limit-set"), "cursors": cursors})
 
 
 def _page(request: HttpRequest, project: Project | None, more: dict[str, Any]) -> HttpResponse:

@@ -38,7 +38,8 @@ def work_of(stories: Sequence[Story]) -> dict[int, dict[str, Any]]:
 
 
 def session(row: Session) -> dict[str, Any]:
-    """Times in ISO 8601 (UTC) or null; `tokens` of all kinds together; `peak_memory` in bytes; `story` as PROJECT/N."""
+    """Times in ISO 8601 (UTC) or null; `tokens` of all kinds together; `peak_memory` in bytes; `story` as PROJECT/N;
+    `resume`: warm or cold, and why."""
     return {
         "id": row.pk,
         "story": row.story.label,
@@ -56,6 +57,7 @@ def session(row: Session) -> dict[str, Any]:
         "warned": row.warned_at.isoformat() if row.warned_at else None,
         "fence": row.fence,
         "conversation": row.conversation,
+        "resume": row.resume_note or None,
         "sandbox": row.sandbox or None,
         "tokens": row.tokens,
         "cost_usd": shapes.money(row.cost_usd),

@@ -90,15 +90,10 @@ class ProjectAdmin(ReadOnly):
 
 
 @admin.register(models.Capacity)
-class CapacityAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class CapacityAdmin(ReadOnly):
+    """Draining is a verb with a history: the hosts page."""
+
     list_display = ("draining", "epoch")
-    readonly_fields = ("epoch",)
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
 
 @admin.register(models.Membership)

@@ -95,4 +95,4 @@ class MemberForm(forms.Form):
 
 def faults(form: forms.BaseForm) -> str:
     """What is wrong with a form, as a sentence for each field."""
-    return " ".join(f"{form[name].label}: {' '.join(texts)}" for name, texts in form.errors.items())
+    return " ".join(f"{form[name].label}: {' '.join(map(str, texts))}" for name, texts in form.errors.items())

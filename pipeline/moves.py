@@ -6,6 +6,7 @@ was first, and the refusal says where the story stands now. Every move leaves a 
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from django.db import transaction
@@ -19,6 +20,8 @@ from pipeline.models import StageChange, Story
 from pipeline.stages import Stage
 from pipeline.texts import storable
 from pipeline.transitions import VERBS, Verb
+
+logger = logging.getLogger("huskies.moves")
 
 COUNTS: dict[str, Any] = {"retries": 0, "crashes": 0, "idle_sessions": 0, "idle_total": 0}
 """What a person's start sets back: everything that is counted towards blocking a story."""
@@ -76,9 +79,9 @@ def move(
     if rows.update(**values) != 1:
         story.refresh_from_db()
         if fence is not None and story.fence != fence and story.stage == seen:
-            raise StaleFence(
-                f"{story.label}: {verb.label.lower()} comes from older work (fence {fence}, now {story.fence}); nothing was changed."
-            )
+            late = f"{story.label}: {verb.label.lower()} comes from older work (fence {fence}, now {story.fence}); nothing was changed."
+            logger.warning(late, extra={"action": "stale_fence", "story_id": story.pk})
+            raise StaleFence(late)
         raise TransitionRefused(refusal(story, verb))
     story.refresh_from_db()
     StageChange.objects.create(

@@ -328,15 +328,13 @@ class Supervisor:
         Old by their date or seen that long by this loop: a clock that was set back must not hide them for a day.
         """
         now, old = time.monotonic(), timezone.now() - timedelta(seconds=LAUNCH_SECONDS)
-        rows = list(Process.objects.filter(host=conf.host(), state=ProcessState.PREPARED))
+        prepared = Process.objects.filter(host=conf.host(), state=ProcessState.PREPARED)
+        rows = list(prepared.select_related("project", "story"))
         self._prepared = {row.pk: self._prepared.get(row.pk, now) for row in rows}
         for process in rows:
             if process.created_at >= old and now - self._prepared[process.pk] < LAUNCH_SECONDS:
                 continue
-            if (conf.runs() / process.key).exists():
-                self.guarded(lambda p=process: processes.reclaim(p), f"launch of process {process.key}")  # type: ignore[misc]
-            else:
-                self.guarded(lambda p=process: processes.launch(p.pk), f"launch of process {process.key}")  # type: ignore[misc]
+            self.guarded(lambda p=process: processes.resolve(p), f"launch of process {process.key}")  # type: ignore[misc]
 
     def heartbeat(self) -> None:
         hosts.beat()

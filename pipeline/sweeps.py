@@ -10,13 +10,13 @@ from dataclasses import dataclass
 class Sweep:
     name: str
     seconds: float
-    run: Callable[[], None]
+    run: Callable[[], object]
 
 
 _sweeps: dict[str, Sweep] = {}
 
 
-def register(name: str, seconds: float, run: Callable[[], None]) -> None:
+def register(name: str, seconds: float, run: Callable[[], object]) -> None:
     """Call `run()` each `seconds`; it must be idempotent and cheap when there is nothing to do."""
     _sweeps[name] = Sweep(name, seconds, run)
 

@@ -106,6 +106,11 @@ class Launch:
             "GIT_AUTHOR_EMAIL": who.email,
             "GIT_COMMITTER_NAME": who.name,
             "GIT_COMMITTER_EMAIL": who.email,
+            # Nobody is there to write in an editor or to answer a question.
+            "GIT_EDITOR": "true",
+            "GIT_SEQUENCE_EDITOR": "true",
+            "GIT_TERMINAL_PROMPT": "0",
+            "GIT_PAGER": "cat",
         }
 
 

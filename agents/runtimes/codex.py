@@ -23,7 +23,7 @@ from .base import Command, FileOp, Found, Launch, LaunchRefused, ProgramMissing,
 from .codex_stream import CodexParser
 from .programs import find_named, is_plain, version_of
 
-FOLLOWER = Path(__file__).with_name("codex_agent.py")
+FOLLOWER = Path(__file__).with_name("followed.py")
 DEFAULT_MODEL = "gpt-5.5"
 PROVIDER = "https://api.openai.com"
 KEY = "HUSKIES_PROVIDER_KEY"  # the variable that holds the key, named in the provider's settings
@@ -59,7 +59,7 @@ class Codex:
                 "Install it, or give the agent the runtime claude-code, which can be kept to edits."
             )
         model = _model(launch)
-        argv = [sys.executable, "-I", "-S", str(FOLLOWER), model, _patience(launch)]
+        argv = [sys.executable, "-I", "-S", str(FOLLOWER), "codex", model, _patience(launch)]
         argv += [str(program), "exec", "--json"]
         argv += ["--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox"]
         argv += ["-C", str(launch.copy), "-m", model]

@@ -1,4 +1,4 @@
-"""Reads the JSON lines of `codex exec` (measured with 0.169.0), and those that `codex_agent` adds.
+"""Reads the JSON lines of `codex exec` (measured with 0.169.0), and those that `followed` adds.
 
 Tolerant on purpose: what is not known becomes a `note`, what is not JSON becomes `output`, nothing raises.
 Codex's own sum of tokens counts the whole conversation, so what was used before this run is taken off it.
@@ -75,15 +75,15 @@ class CodexParser(LineParser):
         self._thread = clip(text(message.get("thread_id")), 100)[0]
         return [Event("started", {"conversation": self._thread, "model": self._model})]
 
-    # ---------------------------------------------------------------- what codex_agent adds
+    # ---------------------------------------------------------------- what followed adds
 
     def _added(self, kind: str, message: dict[str, Any]) -> list[Event]:
         if kind == "huskies.begin":
             self._model = clip(text(message.get("model")), 100)[0]
-            self._before = _counts(mapping(message.get("thread_token_usage")))
+            self._before = _counts(mapping(message.get("used")))
             return []
         if kind == "huskies.usage":
-            request, thread = text(message.get("response_id")), text(message.get("thread_id"))
+            request, thread = text(message.get("request")), text(message.get("thread_id"))
             if not request or self._ledger.has_seen(request):
                 return []
             place = clip(thread, 100)[0] if thread and self._thread and thread != self._thread else ""

@@ -188,7 +188,8 @@ def trip(session: Session, decision: Decision, end: End) -> Decision:
     """Open the circuit breaker that the end asks for, whatever became of the story; a wait learns until when."""
     if decision.opens == "credential":
         breaker.pause_credential(session, decision.reason)
-    elif decision.opens == "agent":
+    elif decision.opens == "agent" or (decision.opens == "runtime" and session.entry.get("command")):
+        # A command of the agent's own says nothing of what others run.
         breaker.pause_agent(session, decision.reason)
     elif decision.opens == "runtime":
         breaker.pause_runtime(session, decision.reason)

@@ -36,7 +36,7 @@ from pipeline.models import Capacity, Project, Story
 from pipeline.models.project import ProjectState
 from pipeline.processes.crashpoint import crashpoint
 from pipeline.services import dependencies, gates, hosts, merges, processes
-from pipeline.services.stories import check_may
+from pipeline.services.stories import check_may, locked
 from pipeline.stages import Stage
 
 logger = logging.getLogger("huskies.pool")
@@ -73,7 +73,7 @@ def start_story(story: Story, *, actor: Actor, agent_name: str | None = None) ->
     role = agent.role if agent else Role.CODER
     with transaction.atomic():
         Capacity.lock()
-        story = _locked(story.pk)
+        story = locked(story)
         _refuse_worked(story, role, agent)
         _refuse_hindered(story, role, agent)
         if role == Role.CODER:
@@ -231,14 +231,6 @@ def _agent_named(project: Project, name: str) -> Agent:
     raise NoSuchAgent(f"Project {project.name} has no agent {name!r}. Its agents: {known or 'none'}.")
 
 
-def _locked(story_id: int) -> Story:
-    return (
-        Story.objects.select_for_update(of=("self",))
-        .select_related("project")
-        .get(pk=story_id)
-    )
-
-
 def _read_again(story: Story) -> None:
     project = story.project
     story.refresh_from_db()
@@ -249,7 +241,7 @@ def stop_story(story: Story, *, actor: Actor, why: str = "") -> None:
     """Stop what runs on the story and hold it until someone starts it. The state changes once the end is verified. Raises NothingRunning."""
     check_may(actor, "story.stop", story.project)
     with transaction.atomic():
-        story = Story.objects.select_for_update(of=("self",)).select_related("project").get(pk=story.pk)
+        story = locked(story)
         live = list(story.sessions.live())
         gating = gates.live_run(story)
         if not live and gating is None:

@@ -81,6 +81,7 @@ class Watch:
         self.requests = [*self.requests, request][-MOST_REQUESTS:]
         self.turns += 1
         self.used_tool = False
+        self.open = []  # a model is asked again only when it has the results of its tools, said or not
 
     def _tool(self, body: Mapping[str, Any], at: float, copy: str) -> None:
         if not body.get("within") and not self.used_tool:

@@ -14,8 +14,8 @@ from agents.states import Role
 from pipeline import events, moves
 from pipeline.actors import Actor
 from pipeline.exceptions import NothingRunning, Refused, TransitionRefused
-from pipeline.models import Act, Story
-from pipeline.services.stories import check_may
+from pipeline.models import Act, Capacity, Story
+from pipeline.services.stories import check_may, locked, refuse_deleted
 from pipeline.stages import OVER, Stage
 from pipeline.texts import storable
 
@@ -27,6 +27,7 @@ def pause_agent(agent: Agent, *, actor: Actor, why: str = "") -> Agent:
     check_may(actor, "agent.pause", agent.project)
     told = (storable(why, "reason").strip() or f"paused by {actor.name}")[:WHY_AT_MOST]
     with transaction.atomic():
+        Capacity.lock()  # a claim that saw it unpaused is over before the pause is promised
         # A pause of the server's becomes the person's: a new project file no longer ends it.
         changed = Agent.objects.filter(pk=agent.pk, paused_by="").update(
             paused_for=told, paused_by=actor.name
@@ -81,7 +82,8 @@ def assign(story: Story, agent_name: str, *, actor: Actor) -> Started:
     check_may(actor, "agent.assign", story.project)
     agent = coder_named(story, storable(agent_name, "agent's name"))
     with transaction.atomic():
-        story = Story.objects.select_for_update(of=("self",)).select_related("project").get(pk=story.pk)
+        story = locked(story)
+        refuse_deleted(story)
         if story.stage in OVER:
             raise TransitionRefused(
                 f"Story {story.label} cannot be assigned: it is {story.get_stage_display().lower()}. Reopen or restore it first."

@@ -117,7 +117,7 @@ def carry_out_stop(session_id: int) -> None:
         processes.stop(
             session.process,
             grace=agents_conf.STOP_GRACE_SECONDS,
-            reason=f"stopped by {session.stop_requested_by}",
+            reason=session.reason or f"stopped by {session.stop_requested_by}",
         )
 
 

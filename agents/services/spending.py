@@ -192,11 +192,6 @@ class Budgets:
         return ""
 
 
-def refusal(story: Story, agent: Agent, person: Any, now: datetime) -> str:
-    """Why no budget allows a session of this agent on this story for this person, "" if all do. One query where there is no budget."""
-    return Budgets.look(now).refusal(story, agent, person)
-
-
 def left(session: Session, now: datetime) -> Decimal | None:
     """The US dollars that this session may still use by every budget that applies; None = no budget is in the way."""
     found = [

@@ -112,11 +112,11 @@ def _unfit(session: Session, process: Process, watch: Watch, held: int, now: dat
 def _silent(session: Session, process: Process, watch: Watch, now: datetime) -> Stop | None:
     """Nothing for too long, while nothing is known to be under way. Measured by the monotonic clock of the machine that ran it."""
     most = float(session.entry.get("inactivity_timeout") or 300.0)
-    first = not watch.began and most > agents_conf.FIRST_EVENT_SECONDS
-    most = agents_conf.FIRST_EVENT_SECONDS if first else most
+    if not watch.began:  # it is loading itself, which the machine's load makes long or short
+        most = agents_conf.FIRST_EVENT_SECONDS
     if watch.silent_for(time.monotonic_ns(), now) <= most or not _all_is_stored(process):
         return None
-    if first:
+    if not watch.began:
         return StopCause.HUNG, f"The program gave no first event within {most:.0f} seconds of its start."
     return (
         StopCause.HUNG,

@@ -1,7 +1,8 @@
 """Named instants at which a test kills the program, to prove that the next start heals it.
 
 With `HUSKIES_CRASH=NAME` in the environment the program sends itself SIGKILL when it passes that point, with
-`NAME:3` at the third passage. Without the variable a passage costs one look into the environment."""
+`NAME:3` at the third passage. `HUSKIES_CRASH_SIGNAL` names another signal (SIGSTOP: to be late instead of dead).
+Without the variable a passage costs one look into the environment."""
 
 import os
 import signal
@@ -30,4 +31,4 @@ def crashpoint(name: str) -> None:
         return
     _passages[name] = _passages.get(name, 0) + 1
     if _passages[name] == int(nth or 1):
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.Signals[os.environ.get("HUSKIES_CRASH_SIGNAL", "SIGKILL")])

@@ -1,8 +1,8 @@
 """The files of one process, in its folder ``runs/<key>/`` under the data folder.
 
-`lock` is held (flock) for as long as the runner lives; `void` says that the launch was given up; `identity`
-says which process the runner is; `log` is what the child wrote; `exit` says how it ended; `control` is the
-runner's socket.
+`launch` is held (flock) by whoever launches it just now, `lock` by the runner for as long as it lives; `void`
+says that the launch was given up; `identity` says which process the runner is; `log` is what the child wrote;
+`exit` says how it ended; `control` is the runner's socket.
 """
 # pathlib would cost every runner 5 ms and 1 MB.
 # ruff: noqa: PTH104
@@ -10,6 +10,7 @@ runner's socket.
 import os
 
 LOCK = "lock"
+LAUNCH = "launch"
 VOID = "void"
 IDENTITY = "identity"
 LOG = "log"

@@ -18,7 +18,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.processes.identity import Identity
-from pipeline.processes.runfolder import EXIT, IDENTITY, LOCK, UNNAMED, UNNAMED_ROOM, VOID, write_durably
+from pipeline.processes.runfolder import (
+    EXIT,
+    IDENTITY,
+    LAUNCH,
+    LOCK,
+    UNNAMED,
+    UNNAMED_ROOM,
+    VOID,
+    write_durably,
+)
 
 RUNNER = Path(__file__).with_name("runner.py")
 START_SECONDS = 30.0
@@ -210,6 +219,27 @@ def give_up(runs: Path, key: str) -> Literal["void", "alive", "finished"]:
         if not (folder / VOID).exists():
             write_durably(str(folder), VOID, json.dumps({"version": 1, "given_up": time.time()}).encode())
         return "void"
+
+
+@contextmanager
+def launching(runs: Path, key: str) -> Iterator[bool]:
+    """Yields whether this launch is ours: the worker and the sweep may try at once, and the one that came second
+    must not give up what the first is about to start. The kernel lets go of it when a launcher dies."""
+    folder = runs / key
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = os.open(folder / LAUNCH, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield True
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(fd)
+
+
+def touched(runs: Path, key: str) -> bool:
+    """Whether a runner or who gave it up has been in the folder: else nothing of it ever began."""
+    return any((runs / key / name).exists() for name in (LOCK, VOID, IDENTITY))
 
 
 def runner_alive(runs: Path, key: str) -> bool:

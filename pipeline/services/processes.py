@@ -48,19 +48,43 @@ def prepare(
 
 
 def launch(process_id: int) -> bool:
-    """Start the child of a prepared process. Idempotent; returns whether it runs. Never inside a transaction: it forks."""
+    """Start the child of a prepared process. Idempotent; returns whether this call did. Never inside a transaction: it forks."""
     process = Process.objects.select_related("project", "story").filter(pk=process_id).first()
     if process is None:
         return False  # the queue was late, and its story was deleted
     if process.state != ProcessState.PREPARED or process.host != conf.host():
         return False
     crashpoint("launch-before-spawn")
+    with spawn.launching(conf.runs(), process.key) as ours:
+        if not ours:  # another worker, or the sweep, is at it
+            return False
+        return _still_prepared(process) and _launch(process)
+
+
+def resolve(process: Process) -> None:
+    """What the sweep does for a process that should have been launched by now (crash windows 4-8), unless someone is just launching it."""
+    with spawn.launching(conf.runs(), process.key) as ours:
+        if not ours or not _still_prepared(process):
+            return
+        if spawn.touched(conf.runs(), process.key):
+            reclaim(process)
+        else:
+            _launch(process)
+
+
+def _still_prepared(process: Process) -> bool:
+    return Process.objects.filter(pk=process.pk, state=ProcessState.PREPARED).exists()
+
+
+def _launch(process: Process) -> bool:
     try:
         with spawn.spare.take() as runner:  # it starts while the order is made
             spec = kinds.handler_of(process).spec(process)
             identity = runner.order(conf.runs(), process.key, spec)
     except (Refused, spawn.SpawnFailed) as error:
-        return _not_launched(process, str(error))
+        return not reclaim(
+            process, str(error)
+        )  # whoever takes the lock first decides whether a runner lives after all
     crashpoint("launch-after-spawn")
     adopt(process, identity)
     ring()
@@ -79,13 +103,6 @@ def adopt(process: Process, identity: Identity) -> bool:
             started_at=timezone.now(),
         )
     )
-
-
-def _not_launched(process: Process, why: str) -> bool:
-    """A spawn that failed: whoever takes the lock first decides whether a runner lives after all."""
-    if reclaim(process, why):
-        return False
-    return True
 
 
 def reclaim(process: Process, why: str = "it was not launched in time") -> bool:

@@ -113,6 +113,17 @@ def plain_number(value: Any) -> str:
 
 
 @register.filter
+def count(value: Any) -> str:
+    """A large number in three digits: 950, 12.3 k, 4 M."""
+    amount, unit = Decimal(value or 0), ""
+    for larger in ("k", "M", "G", "T"):
+        if amount < 1000:
+            break
+        amount, unit = amount / 1000, f" {larger}"
+    return f"{amount:.3g}".rstrip(".") + unit if "e" not in f"{amount:.3g}" else f"{amount:.0f}{unit}"
+
+
+@register.filter
 def as_json(value: Any) -> str:
     """JSON for an attribute. Still escaped by the template."""
     return json.dumps(value)

@@ -46,9 +46,9 @@ class Churn:
         lot = self.lot.random()
         if self.mine and lot < 0.45:
             self.end(self.mine.pop(self.lot.randrange(len(self.mine))))
-        elif lot < 0.46:
-            self.change_a_limit()
         elif lot < 0.48:
+            self.change_a_limit()
+        elif lot < 0.51:
             self.stop_and_start()
         else:
             self.claim()

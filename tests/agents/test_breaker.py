@@ -10,7 +10,8 @@ from django.utils import timezone
 from agents.models import Agent, Credential, RuntimePause, Session
 from agents.services import breaker, pool, roster
 from agents.services.assigning import auto_assign
-from pipeline.actors import Actor
+from pipeline import moves
+from pipeline.actors import SERVER, Actor
 from pipeline.exceptions import NotAllowed, Refused
 from pipeline.models import Act, Event, Project, Story
 from pipeline.services import stories
@@ -102,11 +103,15 @@ def test_a_limit_of_a_session_without_a_credential_is_its_storys_alone() -> None
     project = factories.project()
     limited = end(working(project, factories.coder(project)), "rate_limited", until=in_an_hour())
     assert Story.objects.get(pk=limited.story_id).not_before is not None
-    assert not RuntimePause.objects.exists() and pool.start_story(factories.story(project), actor=ALICE).session
+    assert (
+        not RuntimePause.objects.exists() and pool.start_story(factories.story(project), actor=ALICE).session
+    )
 
 
 @pytest.mark.parametrize("kind", ["auth", "billing"])
-def test_a_refused_key_holds_its_credential_until_a_person_lifts_it_and_that_frees_the_blocked_story(kind: str) -> None:
+def test_a_refused_key_holds_its_credential_until_a_person_lifts_it_and_that_frees_the_blocked_story(
+    kind: str,
+) -> None:
     project, coders, credential = shared()
     refused = end(working(project, coders[0]), kind, "The key was refused: check it.")
     story = Story.objects.get(pk=refused.story_id)
@@ -157,6 +162,13 @@ def test_a_program_that_does_not_run_pauses_its_runtime_on_this_host_alone() -> 
         breaker.lift_runtime(pause, actor=ALICE)
 
 
+def test_a_command_of_an_agents_own_that_does_not_run_pauses_that_agent_alone() -> None:
+    project = factories.project()
+    coder = factories.coder(project, entry={"command": "no-such-program"})
+    end(working(project, coder), "config", "It was not found.", detail="program")
+    assert fresh(coder).paused_for == "It was not found." and not RuntimePause.objects.exists()
+
+
 def test_a_warning_throttles_nobody_and_is_forgotten() -> None:
     project, coders, credential = shared()
     breaker.throttle(working(project, coders[0]), in_an_hour())
@@ -175,6 +187,21 @@ def waiting_on_a_timer() -> Story:
     return story
 
 
+def test_when_the_time_comes_the_agent_of_the_stage_goes_on_and_not_a_coder() -> None:
+    project, coders, credential = shared(1)
+    looker = factories.coder(project, 2, role="qa", entry={"script": [], "credential": "team"})
+    story = in_coding(factories.story(project, qa="agent"))
+    with transaction.atomic():
+        story = moves.move(story, "to_qa", actor=SERVER)
+    end(session(story, looker), "rate_limited", until=in_an_hour())
+    assert fresh(story).not_before is not None and auto_assign() == 0
+    Story.objects.update(not_before=timezone.now())
+    Credential.objects.update(paused_until=timezone.now())
+    breaker.sweep()
+    assert auto_assign() == 1, fresh(story).waiting_for
+    assert [one.agent for one in Session.objects.live()] == [looker] and fresh(story).stage == "qa"
+
+
 @pytest.mark.parametrize("verb", ["hold", "freeze", "park", "archive", "block"])
 def test_a_timer_outlives_no_act_of_a_person(verb: str) -> None:
     story = waiting_on_a_timer()
@@ -187,14 +214,18 @@ def test_a_timer_outlives_no_act_of_a_person(verb: str) -> None:
 
 @pytest.mark.parametrize("stage", ["qa", "merge", "done", "merge_failure"])
 def test_a_timer_of_coding_is_gone_in_every_other_stage(stage: str) -> None:
-    from pipeline import moves
-    from pipeline.actors import SERVER
-
     story = waiting_on_a_timer()
-    way = {"qa": ["to_qa"], "merge": ["to_merge"], "merge_failure": ["to_merge", "merge_failed"], "done": ["to_merge", "land"]}
+    way = {
+        "qa": ["to_qa"],
+        "merge": ["to_merge"],
+        "merge_failure": ["to_merge", "merge_failed"],
+        "done": ["to_merge", "land"],
+    }
     with transaction.atomic():
         for verb in way[stage]:
             Story.objects.filter(pk=story.pk).update(not_before=timezone.now() + timedelta(hours=1))
-            more = {"landed": "1" * 40} if verb == "land" else {"reason": "r"} if verb == "merge_failed" else {}
+            more = (
+                {"landed": "1" * 40} if verb == "land" else {"reason": "r"} if verb == "merge_failed" else {}
+            )
             story = moves.move(story, verb, actor=SERVER, **more)
     assert story.stage == stage and story.not_before is None

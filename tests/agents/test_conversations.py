@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import transaction
 from django.utils import timezone
 
 from agents.models import Agent, Session
-from agents.services import prompting
+from agents.services import assigning, deciding, pool, prompting
 from agents.services.conversations import to_resume
 from pipeline import conf
-from pipeline.models import Project, Story
+from pipeline.models import Process, Project, Story
 from pipeline.projectfile import ProjectFile, registered_sections
 from pipeline.services.stories import edit_story
 from tests import factories
@@ -137,6 +138,25 @@ def test_a_conversation_belongs_to_its_agent_and_story(web: Project, story: Stor
     ran(story, coder)
     assert to_resume(story, factories.coder(web, 2, model="opus")).session is None
     assert to_resume(factories.story(web), coder).session is None
+
+
+def test_a_resume_that_the_program_refuses_costs_nothing_and_the_next_session_begins_anew(
+    story: Story, coder: Agent
+):
+    earlier = ran(story, coder)
+    Story.objects.update(fence=earlier.fence)
+    session = pool.start_story(story, actor=ALICE).session
+    assert session is not None and (session.resumed, session.conversation) == (True, earlier.conversation)
+    told = {"kind": "config", "detail": "conversation_missing", "reason": "It is not there.", "until": None}
+    Session.objects.filter(pk=session.pk).update(state="stopping", told=told, started_at=timezone.now())
+    Process.objects.all().delete()
+    with transaction.atomic():
+        deciding.conclude(Session.objects.get(pk=session.pk), None)
+    story.refresh_from_db()
+    assert (story.stage, story.retries, story.crashes, story.idle_total) == ("coding", 0, 0, 0)
+    assert assigning.auto_assign() == 1
+    fresh = Session.objects.latest("pk")
+    assert not fresh.resumed and fresh.conversation != earlier.conversation
 
 
 def prompt(story: Story, agent: Agent, *, warm: bool = True, said: str = "", kind: str = "") -> str:

@@ -16,7 +16,9 @@ ends = st.builds(
     End,
     kind=st.sampled_from(Outcome.values),
     reason=st.just("It ended."),
-    detail=st.sampled_from(["", "not_begun", "server", "shared", "program", "conversation_missing", "conversation_in_use"]),
+    detail=st.sampled_from(
+        ["", "not_begun", "server", "shared", "program", "conversation_missing", "conversation_in_use"]
+    ),
     until=st.none() | st.floats(0, 2e9),
     changed=st.booleans(),
     moved=st.booleans(),
@@ -42,7 +44,17 @@ def test_every_end_has_a_decision_with_a_reason(end: End) -> None:
 @given(ends)
 def test_provider_and_server_faults_and_what_never_began_charge_nothing(end: End) -> None:
     decision = decide(end)
-    free = {"rate_limited", "overloaded", "auth", "billing", "bad_model", "config", "not_started", "host_lost", "stopped"}
+    free = {
+        "rate_limited",
+        "overloaded",
+        "auth",
+        "billing",
+        "bad_model",
+        "config",
+        "not_started",
+        "host_lost",
+        "stopped",
+    }
     if end.kind in free or end.detail == "server":
         assert decision.next not in ("retry", "crash")
         assert not decision.idle
@@ -65,7 +77,9 @@ def test_only_work_that_the_agent_committed_itself_survives_an_abnormal_end(end:
 
 @given(ends)
 def test_only_sessions_that_ended_by_themselves_and_left_all_as_it_was_are_idle(end: End) -> None:
-    assert decide(end).idle == (end.kind in ("done", "no_change") and end.detail != "server" and not end.moved)
+    assert decide(end).idle == (
+        end.kind in ("done", "no_change") and end.detail != "server" and not end.moved
+    )
 
 
 @pytest.mark.parametrize(

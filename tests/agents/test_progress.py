@@ -65,8 +65,12 @@ def test_talk_is_no_tool_turn_and_several_tools_of_one_turn_are_one() -> None:
 def test_a_file_that_was_read_before_in_another_copy_is_not_new() -> None:
     first = watched(("tool_start", {"reads": "/data/copies/k/src/a.py"}))
     again, other = Watch(), Watch()
-    again.take([NewEvent("tool_start", {"reads": "/data/copies/z/src/a.py"}, NOW)], copy="/data/copies/z", heard=1)
-    other.take([NewEvent("tool_start", {"reads": "/data/copies/z/src/b.py"}, NOW)], copy="/data/copies/z", heard=1)
+    again.take(
+        [NewEvent("tool_start", {"reads": "/data/copies/z/src/a.py"}, NOW)], copy="/data/copies/z", heard=1
+    )
+    other.take(
+        [NewEvent("tool_start", {"reads": "/data/copies/z/src/b.py"}, NOW)], copy="/data/copies/z", heard=1
+    )
     assert not new_reads(again, [first])
     assert new_reads(other, [first]) and new_reads(first, [])
 
@@ -76,6 +80,7 @@ def test_silence_does_not_count_while_a_tool_is_open_or_a_pause_was_announced() 
     assert watched(("text", {})).silent_for(later, NOW) == 10
     assert watched(("tool_start", {"id": "a"})).silent_for(later, NOW) == 0
     assert watched(("tool_start", {"id": "a"}), ("tool_end", {"id": "a"})).silent_for(later, NOW) == 10
+    assert watched(("tool_start", {"id": "a"}), ("usage", {"request_id": "r"})).silent_for(later, NOW) == 10
     assert watched(("retry", {"delay_ms": 1000})).silent_for(later, NOW) == 0
     reset = int(NOW.timestamp()) + 60
     assert watched(("rate_limit", {"status": "rejected", "resets_at": reset})).silent_for(later, NOW) == 0
@@ -89,4 +94,6 @@ def test_a_refusal_blocks_until_the_agent_goes_on_and_a_warning_only_throttles()
     assert watched(("rate_limit", {"status": "rejected", "overage": True})).blocked == 0
     soft = watched(("rate_limit", {"status": "allowed_warning", "resets_at": 99}))
     assert soft.throttled and not soft.blocked
-    assert not watched(("rate_limit", {"status": "allowed_warning"}), ("rate_limit", {"status": "allowed"})).throttled
+    assert not watched(
+        ("rate_limit", {"status": "allowed_warning"}), ("rate_limit", {"status": "allowed"})
+    ).throttled

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.contrib.auth.models import User
 from django.db import connection, connections, transaction
 
 from agents.models import Limit, Session
@@ -47,11 +48,7 @@ def together(program: Path, orders: list[dict[str, Any]], timeout: float) -> lis
     env["DJANGO_SETTINGS_MODULE"] = "huskies_site.settings"
     racers = [
         subprocess.Popen(
-            [
-                sys.executable,
-                str(RACER),
-                json.dumps({"verb": verbs[n], "stories": pks, "name": f"racer-{n}"}),
-            ],
+            [sys.executable, str(program), json.dumps(order)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -126,20 +123,7 @@ def test_eight_processes_move_one_story_and_one_wins_with_one_history_row():
     assert StageChange.objects.filter(verb="archive").count() == 1
 
 
-def test_of_starts_and_deletes_at_once_no_work_escapes_its_delete():
-    project = factories.project()
-    for number in range(40):
-        factories.coder(project, number)
-    stories = [factories.story(project).pk for _ in range(40)]
-    results = race(["start", "delete", "start", "delete"], [stories, stories, stories[::-1], stories[::-1]])
-    assert sum(len(result["granted"]) for result in results[1::2]) == 40, "each is deleted by one"
-    left = Story.objects.all()
-    assert not left.filter(deleting="").exists()
-    assert not Session.objects.filter(stop_requested_at=None).exists()
-    assert set(Session.objects.values_list("story_id", flat=True)) == set(left.values_list("pk", flat=True))
-
-
-def churn(claims: int, seed: int, *, processes: int = 4, timeout: float = 100) -> Counter[str]:
+def churn(claims: int, seed: int, *, processes: int = 3, timeout: float = 100) -> Counter[str]:
     """Claims and ends without a pause, under limits of the server, role, model and persons that change meanwhile. Returns what was done."""
     project = factories.project()
     factories.capacity(12)
@@ -147,7 +131,7 @@ def churn(claims: int, seed: int, *, processes: int = 4, timeout: float = 100) -
         factories.coder(project, number, model="large" if number % 2 else "small")
     for scope, subject, most in (("role", "coder", 11), ("model", "large", 5), ("user", "", 4)):
         Limit.objects.create(scope=scope, subject=subject, most=most)
-    persons = [factories.person(name, project) for name in ("anna", "ben", "carl", "dora")]
+    persons = [User.objects.create(username=name) for name in ("anna", "ben", "carl", "dora")]
     stories = [factories.story(project).pk for _ in range(30)]
     for number, pk in enumerate(stories):
         Story.objects.filter(pk=pk).update(asked_by=persons[number % 4])
@@ -186,13 +170,13 @@ def at_any_instant_one_holder() -> None:
 
 
 def test_claims_ends_stops_and_changing_limits_at_once_never_grant_too_much(seed):
-    done = churn(300, seed)
-    assert done["claims"] >= 300 and done["limits"] > 0 < done["stops"]
+    done = churn(160, seed)
+    assert done["claims"] >= 160 and done["limits"] > 0 < done["stops"]
 
 
 @pytest.mark.long
 @pytest.mark.timeout(5400)
 def test_a_hundred_thousand_claims_grant_nothing_twice_and_nothing_too_much(seed):
-    done = churn(100_000, seed, timeout=5000)
+    done = churn(100_000, seed, processes=4, timeout=5000)
     assert done["claims"] >= 100_000
     print(dict(done))

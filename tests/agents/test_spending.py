@@ -7,7 +7,8 @@ import pytest
 from django.utils import timezone
 
 from agents.models import Budget, LedgerRow, Spend
-from agents.services import pool, spending, watching
+from agents.services import allowances, pool, spending, watching
+from agents.services.assigning import auto_assign
 from pipeline.models import Story
 from tests import factories
 from tests.agents.working import ended, in_coding, session, spend
@@ -17,7 +18,9 @@ pytestmark = pytest.mark.django_db
 NOW = datetime(2026, 11, 25, 18, tzinfo=UTC)
 
 
-def budget(scope: str, usd: str | None, subject: object = "", period: str = "day", tokens: int | None = None) -> Budget:
+def budget(
+    scope: str, usd: str | None, subject: object = "", period: str = "day", tokens: int | None = None
+) -> Budget:
     return Budget.objects.create(
         scope=scope, subject=str(subject), period=period, usd=Decimal(usd) if usd else None, tokens=tokens
     )
@@ -25,7 +28,12 @@ def budget(scope: str, usd: str | None, subject: object = "", period: str = "day
 
 def test_without_a_budget_nothing_is_refused() -> None:
     project = factories.project()
-    assert spending.refusal(factories.story(project), factories.coder(project), None, timezone.now()) == ""
+    assert (
+        spending.Budgets.look(timezone.now()).refusal(
+            factories.story(project), factories.coder(project), None
+        )
+        == ""
+    )
 
 
 def test_the_day_counts_what_each_request_cost_and_two_rows_add_up() -> None:
@@ -40,7 +48,9 @@ def test_the_day_counts_what_each_request_cost_and_two_rows_add_up() -> None:
     budgets = spending.Budgets.look(late)
     assert budgets.used("day", "user", someone.pk) == spending.Used(Decimal("1.5"), 20)
     assert budgets.used("total", "project", project.pk) == spending.Used(Decimal("1.75"), 30)
-    assert budgets.used("day", "story", running.story_id).usd == Decimal("0.75"), "its ledger knows no day before"
+    assert budgets.used("day", "story", running.story_id).usd == Decimal("0.75"), (
+        "its ledger knows no day before"
+    )
     assert budgets.used("total", "user", 0) == spending.Used()
 
 
@@ -51,13 +61,13 @@ def test_a_start_is_refused_when_the_mean_session_no_longer_fits() -> None:
         ended(factories.story(project), coder, cost)
     budget("project", "5", project.pk)
     Spend.objects.create(day=NOW.date(), project=project, agent="coder-1", model="m", usd=Decimal("2.9"))
-    assert spending.refusal(story, coder, None, NOW) == ""
+    assert spending.Budgets.look(NOW).refusal(story, coder, None) == ""
     Spend.objects.create(day=NOW.date(), project=project, agent="coder-1", model="m", usd=Decimal("0.2"))
-    assert spending.refusal(story, coder, None, NOW) == (
+    assert spending.Budgets.look(NOW).refusal(story, coder, None) == (
         "the budget of project web: $3.10 of $5.00 spent today, a session of coder-1 costs about $2.00; "
         "it renews at 00:00 UTC (in 6 h), and an operator of its project can raise it"
     )
-    assert spending.refusal(story, coder, None, NOW + timedelta(days=1)) == "", "a new day"
+    assert spending.Budgets.look(NOW + timedelta(days=1)).refusal(story, coder, None) == "", "a new day"
 
 
 def test_what_runs_is_counted_with_what_it_is_still_likely_to_use() -> None:
@@ -67,35 +77,40 @@ def test_what_runs_is_counted_with_what_it_is_still_likely_to_use() -> None:
         ended(factories.story(project), coder, "2")
     budget("server", "3")
     running = session(factories.story(project), coders[0])
-    said = spending.refusal(factories.story(project), coders[1], None, timezone.now())
-    assert "$0.00 of $3.00 spent today, a session of coder-2 costs about $2.00 and what runs is likely to use $2.00 more" in said
+    said = spending.Budgets.look(timezone.now()).refusal(factories.story(project), coders[1], None)
+    assert (
+        "$0.00 of $3.00 spent today, a session of coder-2 costs about $2.00 and what runs is likely to use $2.00 more"
+        in said
+    )
     spend(running, "1.5")
-    assert "likely to use $0.50 more" in spending.refusal(factories.story(project), coders[1], None, timezone.now())
+    assert "likely to use $0.50 more" in spending.Budgets.look(timezone.now()).refusal(
+        factories.story(project), coders[1], None
+    )
 
 
 @pytest.mark.parametrize("scope", ["server", "project", "user", "story"])
 @pytest.mark.parametrize("each", [True, False])
-def test_a_spent_budget_of_every_level_keeps_a_story_waiting_with_the_true_reason(scope: str, each: bool) -> None:
+def test_a_spent_budget_of_every_level_keeps_a_story_waiting_with_the_true_reason(
+    scope: str, each: bool
+) -> None:
     project, bob = factories.project(), factories.person("bob")
     factories.coder(project)
     story = factories.story(project)
     Story.objects.filter(pk=story.pk).update(owner=bob)
     subject = {"server": "", "project": project.pk, "user": bob.pk, "story": story.pk}[scope]
     row = budget(scope, None, "" if each else subject, period="total", tokens=100)
-    spend(session(story, factories.coder(project, 2), state="ended", outcome="done", started_by=bob), "1", 100)
+    spend(
+        session(story, factories.coder(project, 2), state="ended", outcome="done", started_by=bob), "1", 100
+    )
     started = pool.start_story(Story.objects.get(pk=story.pk), actor=ALICE)
     who = {"server": "the server", "project": "project web", "user": "bob", "story": "story web/1"}[scope]
     assert started.session is None
     assert f"the budget of {who}: 100 of 100 tokens spent; it does not renew" in started.queued
     Budget.objects.filter(pk=row.pk).update(tokens=10_000)
-    from agents.services.assigning import auto_assign
-
     assert auto_assign() == 1, "raising it frees the story"
 
 
 def test_a_program_gets_what_is_left_of_all_budgets_and_its_own() -> None:
-    from agents.services import allowances
-
     project = factories.project()
     running = session(factories.story(project), factories.coder(project))
     assert spending.left(running, timezone.now()) is None

@@ -45,7 +45,13 @@ def session(story: Story, agent: Agent, **values: Any) -> Session:
 
 def ended(story: Story, agent: Agent, cost: str = "0", tokens: int = 0, outcome: str = "done") -> Session:
     return session(
-        story, agent, state="ended", outcome=outcome, cost_usd=Decimal(cost), input_tokens=tokens, ended_at=timezone.now()
+        story,
+        agent,
+        state="ended",
+        outcome=outcome,
+        cost_usd=Decimal(cost),
+        input_tokens=tokens,
+        ended_at=timezone.now(),
     )
 
 
@@ -67,5 +73,7 @@ def spend(of: Session, cost: str, tokens: int = 0, at: datetime | None = None, s
     with transaction.atomic():
         row.save(force_insert=True)
         spending.add(of, [row])
-        Session.objects.filter(pk=of.pk).update(cost_usd=of.cost_usd + row.cost_usd, input_tokens=of.input_tokens + tokens)
+        Session.objects.filter(pk=of.pk).update(
+            cost_usd=of.cost_usd + row.cost_usd, input_tokens=of.input_tokens + tokens
+        )
     of.refresh_from_db()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import os
@@ -16,6 +17,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from tests import databases
 from tests.benchmarks import CASES
 from tests.benchmarks.measure import Row
 
@@ -37,13 +39,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, help="how many rounds, the dropped first one not counted")
     parser.add_argument("--json", action="store_true", dest="as_json")
     parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)  # the child's word
-    parser.add_argument(
-        "--racer", type=json.loads, help=argparse.SUPPRESS
-    )  # one of the processes of the case claims
     options = parser.parse_args()
     rounds = options.rounds or (QUICK if options.quick else ROUNDS)
-    if options.racer:
-        return racer(options.racer)
     if options.case:
         return child(options.case, rounds)
     before = time.monotonic()
@@ -74,6 +71,12 @@ def run(case: str, rounds: int) -> list[Row]:
     }  # fmt: skip
     if case == "unconfined":
         env["PATH"] = path_without("bwrap", folder / "bin")
+    kept_open = contextlib.ExitStack()
+    if case.endswith("_postgresql"):
+        if obstacle := databases.postgresql_obstacle():
+            return [Row(case, "not measured", obstacle)]
+        os.environ["HUSKIES_TEST_DATABASE"] = "postgresql"
+        env["DATABASE_URL"] = kept_open.enter_context(databases.own_database())
     try:
         done = subprocess.run(
             [sys.executable, "-m", "tests.benchmarks", "--case", case, "--rounds", str(rounds)],
@@ -90,6 +93,7 @@ def run(case: str, rounds: int) -> list[Row]:
             return []
         return [Row(**row) for row in json.loads(lines[-1].removeprefix(RESULT))]
     finally:
+        kept_open.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -97,18 +101,8 @@ def child(case: str, rounds: int) -> int:
     import django
 
     django.setup()
-    rows = importlib.import_module(f"tests.benchmarks.{case}").measure(rounds)
+    rows = importlib.import_module(f"tests.benchmarks.{case.removesuffix('_postgresql')}").measure(rounds)
     print(RESULT + json.dumps([asdict(row) for row in rows]), flush=True)
-    return 0
-
-
-def racer(stories: list[int]) -> int:
-    import django
-
-    django.setup()
-    from tests.benchmarks import claims
-
-    claims.racer(stories)
     return 0
 
 

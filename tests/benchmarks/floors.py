@@ -11,7 +11,11 @@ import sys
 import time
 from pathlib import Path
 
+import psycopg
+from django.db import connection
+
 from agents.runtimes.scripted import PROGRAM
+from tests.racing import database_url
 
 CLAIM = (
     "UPDATE job SET state = 'running', owner = 'one', fence = fence + 1 "
@@ -30,6 +34,8 @@ class BareQueue:
         self.connection = sqlite3.connect(file, timeout=20, isolation_level=None)
         self.connection.execute("PRAGMA journal_mode=WAL")
         self.connection.execute("PRAGMA synchronous=FULL")
+        if not jobs:
+            return
         self.connection.execute(
             "CREATE TABLE IF NOT EXISTS job (id INTEGER PRIMARY KEY, state TEXT, owner TEXT, fence INTEGER DEFAULT 0, body TEXT)"
         )
@@ -40,11 +46,46 @@ class BareQueue:
                 "INSERT INTO job (state, body) VALUES ('queued', ?)", [("x" * 200,)] * jobs
             )
 
-    def claim(self) -> int:
+    def claim(self) -> int | None:
+        """The job's number, None when there is none."""
         self.connection.execute("BEGIN IMMEDIATE")
-        (row,) = self.connection.execute(CLAIM).fetchall()
+        rows = self.connection.execute(CLAIM).fetchall()
         self.connection.execute("COMMIT")
-        return int(row[0])
+        return int(rows[0][0]) if rows else None
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+class BarePostgresQueue:
+    """The same on PostgreSQL: one statement, which skips what another is just taking."""
+
+    def __init__(self, url: str, jobs: int) -> None:
+        self.connection = psycopg.connect(url, autocommit=True)
+        if not jobs:
+            return
+        self.connection.execute(
+            "CREATE TABLE IF NOT EXISTS job (id BIGSERIAL PRIMARY KEY, state TEXT, owner TEXT, fence INTEGER DEFAULT 0, body TEXT)"
+        )
+        self.connection.execute("CREATE INDEX IF NOT EXISTS job_state ON job (state, id)")
+        self.connection.execute(
+            "INSERT INTO job (state, body) SELECT 'queued', repeat('x', 200) FROM generate_series(1, %s)",
+            [jobs],
+        )
+
+    def claim(self) -> int | None:
+        row = self.connection.execute(CLAIM.replace("LIMIT 1", "LIMIT 1 FOR UPDATE SKIP LOCKED")).fetchone()
+        return int(row[0]) if row else None
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+def bare_queue(jobs: int = 0) -> BareQueue | BarePostgresQueue:
+    """On the database of Django's settings; with that many more jobs in it."""
+    if connection.vendor == "sqlite":
+        return BareQueue(Path(str(connection.settings_dict["NAME"])), jobs)
+    return BarePostgresQueue(database_url(), jobs)
 
 
 def git(*words: str, cwd: Path) -> str:
@@ -99,6 +140,28 @@ class BareStart:
         )
         git("worktree", "remove", "--force", str(place), cwd=self.repository)
         git("branch", "-qD", name, cwd=self.repository)
+        return seconds
+
+    def copies(self, number: int) -> float:
+        """Seconds for that many worktrees, one after the other."""
+        names = [f"serial-{next(self.numbers)}" for _ in range(number)]
+        before = time.monotonic()
+        for name in names:
+            git(
+                "worktree",
+                "add",
+                "-q",
+                "--no-track",
+                "-b",
+                name,
+                str(self.folder / name),
+                "main",
+                cwd=self.repository,
+            )
+        seconds = time.monotonic() - before
+        for name in names:
+            git("worktree", "remove", "--force", str(self.folder / name), cwd=self.repository)
+            git("branch", "-qD", name, cwd=self.repository)
         return seconds
 
 

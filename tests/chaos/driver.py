@@ -3,6 +3,7 @@
 Reads jobs as lines of JSON on stdin and answers each with a line on stdout: {"status": the wait status of the fork, "said": what it said}.
 A job is {"home", "repo", "plan"}, on PostgreSQL {"database": its name}, and, to be killed: {"crash": the point} for an instant of the server's own,
 with {"kind": a kind of process} for an instant of the first child of that kind, and {"alone": false} if the server shall die with that child.
+With {"pause": true} it is stopped there instead, and {"plan": "resume"} lets it go on.
 """
 
 from __future__ import annotations
@@ -244,12 +245,20 @@ def run(job: Job) -> Job:
 
 
 def main() -> None:
+    paused: list[tuple[int, int]] = []
     for line in sys.stdin:
         job = json.loads(line)
+        if job["plan"] == "resume":
+            pid, reading = paused.pop()
+            os.kill(pid, signal.SIGCONT)
+            print(json.dumps(end_of(pid, reading)), flush=True)
+            continue
         reading, writing = os.pipe()
         pid = os.fork()
         if pid == 0:
             os.close(reading)
+            if job.get("pause"):
+                os.environ["HUSKIES_CRASH_SIGNAL"] = "SIGSTOP"
             try:
                 said = run(job)
             except BaseException:
@@ -258,11 +267,19 @@ def main() -> None:
                 json.dump(said, out)
             os._exit(0)
         os.close(writing)
-        with os.fdopen(reading, encoding="utf-8") as answer:
-            text = answer.read()
-        _, status = os.waitpid(pid, 0)
-        said = json.loads(text) if text else {}
-        print(json.dumps({"status": os.waitstatus_to_exitcode(status), "said": said}), flush=True)
+        if job.get("pause") and os.WIFSTOPPED(os.waitpid(pid, os.WUNTRACED)[1]):
+            paused.append((pid, reading))
+            print(json.dumps({"status": -signal.SIGSTOP, "said": {}}), flush=True)
+            continue
+        print(json.dumps(end_of(pid, reading)), flush=True)
+
+
+def end_of(pid: int, reading: int) -> Job:
+    """What a fork said, and how it ended."""
+    with os.fdopen(reading, encoding="utf-8") as answer:
+        text = answer.read()
+    _, status = os.waitpid(pid, 0)
+    return {"status": os.waitstatus_to_exitcode(status), "said": json.loads(text) if text else {}}
 
 
 if __name__ == "__main__":

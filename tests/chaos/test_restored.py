@@ -90,7 +90,6 @@ def test_nothing_is_lost_and_nothing_runs_twice_when_an_older_database_comes_bac
     shop.until_stage(ends, "done")
     unknown = shop.start(project, [write("unknown.txt")])
     shop.until_stage(unknown, "done")
-    shop.server.idle()
     forgotten = shop.sessions(unknown)[0].key
     runs = shop.start(project, wait("runs"))
     third = shop.until_line(runs, "half of runs").key

@@ -103,9 +103,13 @@ def test_a_story_has_the_shape_that_scripts_rely_on(project: Project) -> None:
 
 def test_start_without_a_free_coder_keeps_the_move_and_says_why(project: Project) -> None:
     run("story", "create", "Add power")
+    with pytest.raises(CommandError, match="no coder agent"):
+        run("story", "start", "1")
+    assert run("story", "show", "1")["stage"] == "backlog"
+    Agent.objects.create(project=project, name="coder-1", role="coder", runtime="scripted", paused_for="ill")
     started = run("story", "start", "1")
     assert (started["stage"], started["session"]) == ("coding", None)
-    assert "no coder" in started["queued"]
+    assert started["queued"] == "coder-1 is paused: ill"
     with pytest.raises(CommandError, match="already waits"):
         run("story", "start", "1")
 

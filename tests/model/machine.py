@@ -30,10 +30,8 @@ from tests.model.world import CHORES, NAMES, Clock, Repository, World
 STORIES_AT_MOST = 5
 PICK = st.integers(0, 20)
 PERSON = st.integers(0, 2)
-VERB = st.sampled_from(
-    sorted(v.name for v in VERBS.values() if v.may and v.name != "start")
-    + ["freeze", "unfreeze", "hold", "approve_files"]
-)
+ACTS = ("freeze", "unfreeze", "hold", "approve_files")
+VERB = st.sampled_from([*sorted(v.name for v in VERBS.values() if v.may and v.name != "start"), *ACTS])
 AGENT_ENDS = st.sampled_from(
     ["done", "done", "done", "crash", "killed", "hung", "limited", "overloaded", "auth", "bad_model", "context_full", "stopped", "lost"]
 )  # fmt: skip

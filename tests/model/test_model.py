@@ -26,12 +26,6 @@ def model(
     yield type("TheModel", (Model,), {"repository": repository, "clock": clock})
 
 
-import os
-from hypothesis import Phase
-
-PHASES = [Phase.generate] if os.environ.get("HUSKIES_TEST_NOSHRINK") else list(Phase)
-
-
 def run(model: type[Model], runs: int, steps: int) -> None:
     run_state_machine_as_test(
         model,
@@ -39,7 +33,6 @@ def run(model: type[Model], runs: int, steps: int) -> None:
             max_examples=runs,
             stateful_step_count=steps,
             deadline=None,
-            phases=PHASES,
             suppress_health_check=list(HealthCheck),
         ),
     )

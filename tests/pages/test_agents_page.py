@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from agents.models import Agent, Credential, Limit, RuntimePause, Session
@@ -94,6 +96,18 @@ def test_all_agents_are_those_of_the_projects_that_one_may_see(town: Town) -> No
     assert 'aria-label="Agents of web"' in shown and 'aria-label="Agents of other"' in shown
     strangers = of(town, "stranger").get(reverse("all-agents")).content.decode()
     assert "coder-1" not in strangers and "Agents of web" not in strangers
+
+
+def test_twenty_more_agents_cost_no_more_queries(town: Town) -> None:
+    client, url = of(town, "operator"), reverse("agents", args=["web"])
+    client.get(url)
+    with CaptureQueriesContext(connection) as few:
+        client.get(url)
+    for number in range(2, 22):
+        factories.coder(town.web, number)
+    with CaptureQueriesContext(connection) as many:
+        client.get(url)
+    assert len(many) == len(few)
 
 
 def test_hostile_names_and_reasons_are_text(town: Town) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from pipeline.kinds import NewEvent
 from pipeline.models import LogEvent, Process
 from pipeline.processes.logfile import Record
 from pipeline.processes.records import HEAD, STDOUT, VERSION
+from pipeline.services import processes
 from pipeline.supervisor import Supervisor
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -18,6 +20,12 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 class Lines(kinds.Handler):
     """Counts what it parsed in its state, and stumbles over one word."""
+
+    def spec(self, process: Process) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def ended(self, process: Process) -> None:
+        processes.finish(process)
 
     def records(self, process: Process, records: Sequence[Record]) -> list[NewEvent]:
         if any(record.data == b"nonsense" for record in records):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.processes import spawn
 from pipeline.processes.identity import Identity
-from pipeline.processes.spawn import Begun, Spare, give_up
+from pipeline.processes.spawn import Begun, Spare, give_up, launching, touched
 from tests.processes.conftest import Start
 from tests.processes.runs import program, shell, until, wait_end
 
@@ -125,3 +125,12 @@ def test_a_runner_without_an_order_dies_with_its_launcher() -> None:
         launcher.stdin.close()
     assert launcher.returncode == -9
     wait_end(spare)
+
+
+def test_of_two_who_launch_the_same_process_the_second_goes_home(tmp_path: Path) -> None:
+    with launching(tmp_path, "ab" * 10) as first, launching(tmp_path, "ab" * 10) as second:
+        assert (first, second) == (True, False)
+    with launching(tmp_path, "ab" * 10) as again:
+        assert again and not touched(tmp_path, "ab" * 10)
+    give_up(tmp_path, "ab" * 10)
+    assert touched(tmp_path, "ab" * 10)

@@ -238,3 +238,8 @@ def test_base_url_may_be_https_or_this_machine(url: str) -> None:
 )
 def test_any_other_base_url_is_refused_with_a_reason(url: str) -> None:
     assert url_fault(url)
+
+
+def test_the_memory_of_an_agent_is_a_size() -> None:
+    entry = AgentEntry("coder-1", "coder", max_memory=2 * 2**30)
+    assert AgentEntry.from_json(entry.to_json()) == entry

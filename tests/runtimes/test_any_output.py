@@ -27,7 +27,7 @@ json_values = st.recursive(
 WORDS = (
     "type subtype message content usage event delta text thinking id model result errors is_error kind body "
     "index rate_limit_info unifiedWindows rateLimitType utilization resetsAt parent_tool_use_id tool_use_id "
-    "outcome until item changes path status exit_code response_id thread_id thread_token_usage rate_limits primary "
+    "outcome until item changes path status exit_code request thread thread_id used rate_limits primary "
     "used_percent input_tokens"
 ).split()
 VALUES = (

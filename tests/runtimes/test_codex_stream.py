@@ -1,4 +1,4 @@
-"""Codex's stream, from recordings of the real program (0.169.0) with what codex_agent adds."""
+"""Codex's stream, from recordings of the real program (0.169.0) with what followed adds."""
 
 from datetime import UTC, datetime
 

@@ -19,7 +19,7 @@ def free(**entry: Any) -> dict[str, Any]:
 
 @pytest.mark.needs_bubblewrap
 def test_it_gets_the_prompt_works_in_the_copy_and_its_lines_are_text(make_launch: MakeLaunch) -> None:
-    work = 'read prompt; echo "I was told: $prompt"; echo "$HUSKIES_STORY $1" > work.txt; echo "{}"; echo warned >&2'
+    work = 'read prompt; echo "I was told: $prompt"; echo "$HUSKIES_STORY $1" > work.txt; echo "{}"; echo warned >&2; true'
     launch = make_launch(prompt="Do it.\n", **free(command=work, args=["a b; $(touch trap)"]))
     events, outcome = play(RUNTIME, launch)
     assert (outcome.kind, outcome.reason) == ("done", "The command ended with exit code 0.")

@@ -1,0 +1,114 @@
+"""The real Codex program works a story against the fake provider: what the provider does, and what becomes of the story."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.utils import timezone
+
+from agents.models import Credential, LedgerRow
+from pipeline.models import GateRun, LogEvent
+from tests.e2e.desk import KEY, Desk, booked
+from tests.e2e.shop import Shop
+from tests.factories import git
+from tests.fake_provider import FakeProvider
+
+pytestmark = [pytest.mark.needs_codex, pytest.mark.needs_bubblewrap, pytest.mark.timeout(180)]
+
+USAGE = {"input": 1000, "output": 100}
+
+
+@pytest.fixture
+def desk(shop: Shop, codex_program: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    monkeypatch.setenv("HUSKIES_CODEX", str(codex_program))
+    with FakeProvider([]) as fake:
+        yield Desk(shop, fake, "codex", "gpt-5.5", "/v1", provider_retries=1, provider_patience=2)
+        assert fake.problems == []
+
+
+def test_it_edits_fails_the_gate_once_is_resumed_with_the_failure_and_lands(desk: Desk) -> None:
+    turns = [
+        {"run": "echo red > button.txt && touch broken && git add -A && git commit -qm half", "usage": USAGE},
+        {"text": "I am done.", "usage": USAGE},
+        {"run": "rm broken", "match": "the button is missing", "usage": USAGE},
+        {"write": {"path": "more.txt", "content": "more\n"}, "usage": USAGE},
+        {"text": "Now I am done.", "usage": USAGE},
+    ]
+    story = desk.until_stage(desk.start(desk.open(turns)), "done")
+    first, second = desk.shop.sessions(story)
+    assert (first.outcome, second.outcome, story.retries, story.crashes) == ("done", "done", 1, 0)
+    assert (second.resumed, second.sandbox) == (True, "bubblewrap")
+    assert [run.verdict for run in GateRun.objects.order_by("pk")] == ["failed", "passed", "passed"]
+    # The provider was told the whole conversation: the story's first prompt, then the gate's words.
+    last = json.dumps(desk.fake.requests("model")[-1]["body"]["input"])
+    assert "Add a button" in last and "the button is missing" in last
+    assert desk.fake.left("desk") == 0
+    assert git("rev-parse", "main", cwd=desk.repo) == story.landed
+    assert sorted(git("ls-files", cwd=desk.repo).split()) == [
+        ".huskies/project.yaml", "button.txt", "check.sh", "more.txt",
+    ]  # fmt: skip
+    # Its sums count the whole conversation; ours count each request once.
+    assert [row.input_tokens for row in LedgerRow.objects.order_by("pk")] == [1000] * 5
+    assert (first.input_tokens, second.input_tokens) == (2000, 3000)
+    assert booked(story) == first.cost_usd + second.cost_usd > 0
+    for session in (first, second):
+        log = LogEvent.objects.filter(process=session.process)
+        assert KEY not in json.dumps(list(log.values_list("body", flat=True)))
+
+
+def test_a_refused_key_blocks_the_story_with_the_remedy_and_is_not_tried_again(desk: Desk) -> None:
+    project = desk.open(["never said"], value="sk-test-wrong-wrong-wrong-wrong")
+    story = desk.until_stage(desk.start(project), "blocked")
+    (session,) = desk.shop.sessions(story)
+    assert (session.outcome, story.retries, story.crashes) == ("auth", 0, 0)
+    assert "check the agent's credential" in story.reason
+    assert "check the agent's credential" in Credential.objects.get().paused_for
+
+
+def test_a_limit_with_a_reset_time_makes_the_story_wait_for_it(desk: Desk) -> None:
+    resets_at = int(time.time()) + 7200
+    said = {"type": "usage_limit_reached", "message": "Reached", "plan_type": "plus", "resets_at": resets_at}
+    error = {"status": 429, "body": {"error": said}}
+    story = desk.until_waits(desk.start(desk.open([{"error": error, "repeat": 9}])))
+    (session,) = desk.shop.sessions(story)
+    assert (session.outcome, story.stage, story.retries, story.crashes) == ("rate_limited", "coding", 0, 0)
+    assert story.not_before is not None
+    # Codex says the time in prose, to the minute.
+    assert abs(story.not_before.timestamp() - resets_at) <= 120
+    assert len(desk.fake.requests("model")) == 1
+
+
+def test_an_overloaded_provider_makes_the_story_wait(desk: Desk) -> None:
+    story = desk.until_waits(desk.start(desk.open([{"error": 503, "repeat": 9}])))
+    (session,) = desk.shop.sessions(story)
+    assert (session.outcome, story.retries, story.crashes) == ("overloaded", 0, 0)
+    assert story.not_before is not None and story.not_before > timezone.now()
+
+
+def test_a_stream_that_breaks_is_gone_on_with(desk: Desk) -> None:
+    turns = [{"text": "some words", "drop": True}, {"write": {"path": "a.txt", "content": "x\n"}}, "Done."]
+    story = desk.until_stage(desk.start(desk.open(turns)), "done")
+    (session,) = desk.shop.sessions(story)
+    assert (session.outcome, story.crashes) == ("done", 0)
+    assert (len(desk.fake.requests("model")), desk.fake.left("desk")) == (3, 0)
+
+
+def test_a_provider_that_hangs_ends_the_session_and_the_conversation_goes_on(desk: Desk) -> None:
+    turns = [
+        {"run": "echo one > one.txt", "usage": USAGE},
+        {"hang": 600},
+        {"write": {"path": "two.txt", "content": "two\n"}, "usage": USAGE},
+        "Done.",
+    ]
+    story = desk.until_stage(desk.start(desk.open(turns, inactivity_timeout=3.0)), "done")
+    first, second = desk.shop.sessions(story)
+    assert (first.outcome, second.outcome, story.retries) == ("hung", "done", 0)
+    assert (second.resumed, second.began_at_commit) == (True, first.saved)
+    # What the killed run had used is booked to it, and not again to the one that went on.
+    assert (first.input_tokens, second.input_tokens) == (1000, 1100)
+    assert booked(story) == first.cost_usd + second.cost_usd
+    assert (desk.repo / "one.txt").exists() and (desk.repo / "two.txt").exists()
