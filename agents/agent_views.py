@@ -132,7 +132,8 @@ def perform(request: HttpRequest, agent: Agent, verb: str) -> str:
     """Calls the verb; returns what the person should be told, "" if the page shows it. Raises Refused."""
     who = actor(request)
     if verb in ("start", "assign"):
-        story = find_story(posted(request, "story") or "-", project=agent.project)
+        # The number alone: a story of another project is none of this page's business, not even that it exists.
+        story = find_story(f"{agent.project.name}/{posted(request, 'story').lstrip('#')}")
         if verb == "start":
             started = pool.start_story(story, actor=who, agent_name=agent.name)
         else:

@@ -137,8 +137,8 @@ class Supervisor:
         followed = Followed(process, conf.runs() / process.key)
         who = identities.Identity(process.pid or 0, process.start_time or 0, process.boot_id)
         followed.pidfd = identities.open_pidfd(who)
-        if followed.pidfd is None:
-            followed.gone = True
+        if followed.pidfd is None:  # the lock decides, whatever number the row holds
+            followed.gone = not spawn.runner_alive(conf.runs(), process.key)
         else:
             self._selector.register(followed.pidfd, selectors.EVENT_READ, process.pk)
         self.followed[process.pk] = followed

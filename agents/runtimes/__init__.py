@@ -6,10 +6,11 @@ from .base import Runtime
 from .claude_code import ClaudeCode
 from .codex import Codex
 from .command import AnyCommand
+from .gemini_cli import GeminiCli
 from .scripted import Scripted
 
 RUNTIMES: dict[str, Runtime] = {
-    runtime.name: runtime for runtime in (ClaudeCode(), Codex(), AnyCommand(), Scripted())
+    runtime.name: runtime for runtime in (ClaudeCode(), Codex(), GeminiCli(), AnyCommand(), Scripted())
 }
 
 

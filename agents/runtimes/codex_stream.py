@@ -83,7 +83,7 @@ class CodexParser(LineParser):
             self._before = _counts(mapping(message.get("used")))
             return []
         if kind == "huskies.usage":
-            request, thread = text(message.get("request")), text(message.get("thread_id"))
+            request, thread = text(message.get("request")), text(message.get("thread"))
             if not request or self._ledger.has_seen(request):
                 return []
             place = clip(thread, 100)[0] if thread and self._thread and thread != self._thread else ""

@@ -23,6 +23,7 @@ import signal
 import stat
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 LOOK_SECONDS = 0.1
@@ -128,7 +129,9 @@ class CodexRecords(Records):
 
     def _told(self) -> list[tuple[object, Json]]:
         lines = self.lines()
-        return [(line.get("type"), line["payload"]) for line in lines if isinstance(line.get("payload"), dict)]
+        return [
+            (line.get("type"), line["payload"]) for line in lines if isinstance(line.get("payload"), dict)
+        ]
 
 
 class GeminiRecords(Records):
@@ -149,7 +152,7 @@ class GeminiRecords(Records):
         return found
 
 
-KINDS: dict[str, type[Records]] = {"codex": CodexRecords, "gemini": GeminiRecords}
+KINDS: dict[str, Callable[[], Records]] = {"codex": CodexRecords, "gemini": GeminiRecords}
 
 
 def emit(lines: list[Json]) -> None:
@@ -187,7 +190,9 @@ def run(argv: list[str], records: Records, patience: float) -> int:
             at_line_start = data.endswith(b"\n")
             waits = data.rstrip().rpartition(b"\n")[2].startswith(WAITS)
             waits_since = (waits_since or time.monotonic()) if waits else None
-        elif ready or status is not None:  # closed; or it is dead, and one of its children still holds it open
+        elif (
+            ready or status is not None
+        ):  # closed; or it is dead, and one of its children still holds it open
             break
         elif waits_since and not gave_up and time.monotonic() - waits_since > patience:
             gave_up = True

@@ -1,5 +1,6 @@
 """One circuit breaker per credential, agent and runtime; and the timers of stories, which outlive nothing."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +15,8 @@ from pipeline import moves
 from pipeline.actors import SERVER, Actor
 from pipeline.exceptions import NotAllowed, Refused
 from pipeline.models import Act, Event, Project, Story
+from pipeline.projectfile import ProjectFile, registered_sections
+from pipeline.projectfile.schema import Gate
 from pipeline.services import stories
 from tests import factories
 from tests.agents.working import end, in_coding, session
@@ -188,7 +191,12 @@ def waiting_on_a_timer() -> Story:
 
 
 def test_when_the_time_comes_the_agent_of_the_stage_goes_on_and_not_a_coder() -> None:
-    project, coders, credential = shared(1)
+    project, _, _ = shared(1)
+    assert project.version is not None
+    gated = replace(
+        ProjectFile.from_json(project.version.data, sections=registered_sections()), gate=Gate("sh check.sh")
+    )
+    type(project.version).objects.update(data=gated.to_json())
     looker = factories.coder(project, 2, role="qa", entry={"script": [], "credential": "team"})
     story = in_coding(factories.story(project, qa="agent"))
     with transaction.atomic():
@@ -198,7 +206,7 @@ def test_when_the_time_comes_the_agent_of_the_stage_goes_on_and_not_a_coder() ->
     Story.objects.update(not_before=timezone.now())
     Credential.objects.update(paused_until=timezone.now())
     breaker.sweep()
-    assert auto_assign() == 1, fresh(story).waiting_for
+    assert auto_assign() == 1
     assert [one.agent for one in Session.objects.live()] == [looker] and fresh(story).stage == "qa"
 
 

@@ -240,7 +240,16 @@ def facts() -> Job:
 
 def run(job: Job) -> Job:
     use(job["home"], job.get("database", ""))
-    plans = {"prepare": prepare, "work": work, "start": start, "look": look, "delete": delete}
+    from tests.chaos import shortages
+
+    plans = {
+        **shortages.PLANS,
+        "prepare": prepare,
+        "work": work,
+        "start": start,
+        "look": look,
+        "delete": delete,
+    }
     return plans[job["plan"]](job)
 
 

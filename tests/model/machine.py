@@ -8,8 +8,9 @@ from typing import Any
 
 from django.db import connection, transaction
 from django.test import TestCase
+from hypothesis import note
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from agents.models import Budget, Credential, Limit, RuntimePause, Session
 from agents.services import assigning, limiting, pool, roster
@@ -19,13 +20,14 @@ from pipeline import conf
 from pipeline.exceptions import Refused
 from pipeline.models import Capacity, Process, Story
 from pipeline.models.process import ProcessState
+from pipeline.processes.logfile import STDOUT
 from pipeline.services import deleting, dependencies, processes
 from pipeline.services.stories import create_story, edit_story, perform
 from pipeline.stages import Stage
 from pipeline.transitions import VERBS
 from tests import factories
 from tests.model.invariants import Witness, said_why, strays
-from tests.model.world import CHORES, NAMES, Clock, Repository, World
+from tests.model.world import NAMES, Clock, Repository, World
 
 STORIES_AT_MOST = 5
 PICK = st.integers(0, 20)
@@ -33,13 +35,33 @@ PERSON = st.integers(0, 2)
 ACTS = ("freeze", "unfreeze", "hold", "approve_files")
 VERB = st.sampled_from([*sorted(v.name for v in VERBS.values() if v.may and v.name != "start"), *ACTS])
 AGENT_ENDS = st.sampled_from(
-    ["done", "done", "done", "crash", "killed", "hung", "limited", "overloaded", "auth", "bad_model", "context_full", "stopped", "lost"]
+    ["done"] * 6 + ["crashed", "killed", "hung", "rate_limited", "overloaded", "auth", "bad_model", "context_full", "stopped", "lost"]
 )  # fmt: skip
+WORK_ENDS = st.sampled_from(["changed", "changed", "changed", "same", "refused", "lost"])
 CHORE_ENDS = st.sampled_from(["good", "good", "good", "refused", "lost"])
 SCOPES = st.sampled_from(
     [("server", ""), ("host", "here"), ("project", "web"), ("user", ""), ("user", "anna"), ("role", "coder"),
      ("role", ""), ("model", "large"), ("agent", "web/coder-1"), ("agent", ""), ("review", "web")]
 )  # fmt: skip
+
+
+Moves = Callable[..., None]
+MENU: dict[str, dict[str, st.SearchStrategy[Any]]] = {}
+WEIGHTED: list[str] = []
+
+
+def move(weight: int, **arguments: st.SearchStrategy[Any]) -> Callable[[Moves], Moves]:
+    """One of the things that may happen, `weight` times as often as the rarest.
+
+    Rules of hypothesis's own would be switched off by the half in each run, and most runs would come to nothing.
+    """
+
+    def enter(method: Moves) -> Moves:
+        MENU[method.__name__] = arguments
+        WEIGHTED.extend([method.__name__] * weight)
+        return method
+
+    return enter
 
 
 class Model(RuleBasedStateMachine):
@@ -55,14 +77,17 @@ class Model(RuleBasedStateMachine):
         self.around.enter_context(transaction.atomic())
         self.around.enter_context(connection.execute_wrapper(self.count))
         self.writes = self.looked_at = 0
-        self.present: set[str] = set()
+        self.broken = False
         self.world = World(self.repository, self.clock)
         self.witness = Witness(self.world.project, self.quick)
-        self.make_story(0, "", "", 0)
+        for place in range(3):
+            self.write(place, "", "", 0)
+            self.start(place, place, None)
 
     def teardown(self) -> None:
         try:
-            self.come_to_rest()
+            if not self.broken:
+                self.come_to_rest()
         finally:
             transaction.set_rollback(True)
             self.around.close()
@@ -85,17 +110,16 @@ class Model(RuleBasedStateMachine):
 
     # -- people -----------------------------------------------------------------------------------------------------------
 
-    @precondition(lambda self: Story.objects.count() < STORIES_AT_MOST)
-    @rule(
+    @move(
+        2,
         who=PERSON,
         qa=st.sampled_from(["", "human", "agent"]),
         wish=st.sampled_from(["", *NAMES]),
         urgent=st.integers(-1, 1),
     )
     def write(self, who: int, qa: str, wish: str, urgent: int) -> None:
-        self.make_story(who, qa, wish, urgent)
-
-    def make_story(self, who: int, qa: str, wish: str, urgent: int) -> None:
+        if Story.objects.count() >= STORIES_AT_MOST:
+            return
         with self.refusing():
             story = create_story(
                 self.world.project,
@@ -106,31 +130,31 @@ class Model(RuleBasedStateMachine):
             )
             Story.objects.filter(pk=story.pk).update(priority=urgent)
 
-    @rule(pick=PICK, who=PERSON, name=st.sampled_from([None, None, *NAMES, "nobody"]))
+    @move(6, pick=PICK, who=PERSON, name=st.sampled_from([None, None, *NAMES, "nobody"]))
     def start(self, pick: int, who: int, name: str | None) -> None:
         actor = self.world.actors[who]
         self.on(pick, lambda story: pool.start_story(story, actor=actor, agent_name=name))
 
-    @precondition(lambda self: self.present & {"session", "gate"})
-    @rule(pick=PICK, who=PERSON)
+    @move(2, pick=PICK, who=PERSON)
     def stop(self, pick: int, who: int) -> None:
         self.on(pick, lambda story: pool.stop_story(story, actor=self.world.actors[who]))
 
-    @rule(agent=PICK, who=PERSON, do=st.sampled_from(["stop", "pause", "resume"]))
+    @move(2, agent=PICK, who=PERSON, do=st.sampled_from(["stop", "pause", "resume"]))
     def agents(self, agent: int, who: int, do: str) -> None:
         verb = {"stop": roster.stop_agent, "pause": roster.pause_agent, "resume": roster.resume_agent}[do]
         with self.refusing():
             verb(self.world.agent(agent), actor=self.world.actors[who])
 
-    @rule(pick=PICK, who=PERSON, name=st.sampled_from(NAMES))
+    @move(2, pick=PICK, who=PERSON, name=st.sampled_from(NAMES))
     def assign(self, pick: int, who: int, name: str) -> None:
         self.on(pick, lambda story: roster.assign(story, name, actor=self.world.actors[who]))
 
-    @rule(pick=PICK, who=PERSON, verb=VERB)
+    @move(6, pick=PICK, who=PERSON, verb=VERB)
     def verb(self, pick: int, who: int, verb: str) -> None:
         self.on(pick, lambda story: perform(story, verb, actor=self.world.actors[who], why="as played"))
 
-    @rule(
+    @move(
+        1,
         pick=PICK,
         who=PERSON,
         wish=st.sampled_from(["", *NAMES, "nobody"]),
@@ -142,7 +166,7 @@ class Model(RuleBasedStateMachine):
             pick, lambda story: edit_story(story, actor=actor, preferred_agent=wish, qa=qa, title="Other")
         )
 
-    @rule(pick=PICK, other=PICK, who=PERSON)
+    @move(1, pick=PICK, other=PICK, who=PERSON)
     def depend(self, pick: int, other: int, who: int) -> None:
         on = self.world.story(other)
         if on is not None:
@@ -150,36 +174,44 @@ class Model(RuleBasedStateMachine):
             numbers = [] if pick == other else [on.number]
             self.on(pick, lambda story: dependencies.set_dependencies(story, numbers, actor=actor))
 
-    @rule(pick=PICK, who=PERSON)
+    @move(1, pick=PICK, who=PERSON)
     def delete(self, pick: int, who: int) -> None:
         self.on(pick, lambda story: deleting.delete_story(story, actor=self.world.actors[who]))
 
-    @rule(scope=SCOPES, most=st.sampled_from([None, 0, 1, 1, 2, 3]), who=PERSON)
+    @move(2, scope=SCOPES, most=st.sampled_from([None, 0, 1, 1, 2, 3]), who=PERSON)
     def limit(self, scope: tuple[str, str], most: int | None, who: int) -> None:
         kind, subject = scope
         name = conf.host() if kind == "host" else subject
         with self.refusing():
             limiting.set_limit(kind, name, most, actor=factories.ALICE)
 
-    @rule(on=st.booleans())
+    @move(1, on=st.booleans())
     def drain(self, on: bool) -> None:
         Capacity.objects.update(draining=on)
 
     # -- children ----------------------------------------------------------------------------------------------------------
 
-    @precondition(lambda self: "agent" in self.present)
-    @rule(pick=PICK, how=AGENT_ENDS, twice=st.booleans())
-    def agent_goes_on(self, pick: int, how: str, twice: bool) -> None:
-        process = self.world.process(pick, "agent")
+    @move(24, pick=PICK, agent=AGENT_ENDS, work=WORK_ENDS, chore=CHORE_ENDS, twice=st.booleans())
+    def a_child_goes_on(self, pick: int, agent: str, work: str, chore: str, twice: bool) -> None:
+        process = self.world.process(pick)
         if process is None:
             return
+        if process.kind == "agent":
+            self.agent_goes_on(process, agent, twice)
+        elif process.kind == "intake":
+            self.work_is_taken_in(process, work)
+        else:
+            self.world.play(process, chore)
+
+    def agent_goes_on(self, process: Process, how: str, twice: bool) -> None:
+        """One step of its life: launched, begun, over."""
         if process.state == ProcessState.PREPARED:
             self.world.not_launched(process) if how == "lost" else self.world.launch(process)
         elif how == "lost":
             self.world.end(process, lost=True, twice=twice)
         elif process.main_started:
             self.agent_ends(process, how, twice)
-        elif how == "crash":
+        elif how == "crashed":
             self.world.end(process, outcome="step_failed", step="copy", code=128, twice=twice)
         else:
             self.world.begin(process)
@@ -187,49 +219,27 @@ class Model(RuleBasedStateMachine):
     def agent_ends(self, process: Process, how: str, twice: bool) -> None:
         world = self.world
         if how in ("killed", "hung", "stopped"):
-            said: dict[str, Any] = {"killed": {"signal": 9}, "hung": {"outcome": "silence"}}.get(
-                how, {"outcome": "stopped"}
-            )
-            world.end(process, code=None, twice=twice, **said)
+            kind = {"killed": "exited", "hung": "silence"}.get(how, how)
+            world.end(process, outcome=kind, code=None, signal=9 if how == "killed" else None, twice=twice)
             return
-        words = {"crash": "crashed", "limited": "rate_limited"}.get(how, how)
-        until = int(self.clock().timestamp()) + 90 if how == "limited" else None
-        world.says(process, words, until)
-        world.end(process, code=1 if how == "crash" else 0, twice=twice)
+        until = int(self.clock().timestamp()) + 90 if how == "rate_limited" else None
+        world.says(process, how, until)
+        world.end(process, code=1 if how == "crashed" else 0, twice=twice)
 
-    @precondition(lambda self: "intake" in self.present)
-    @rule(pick=PICK, how=st.sampled_from(["changed", "changed", "same", "refused", "lost"]))
-    def work_is_taken_in(self, pick: int, how: str) -> None:
-        process = self.world.process(pick, "intake")
-        if process is None:
-            return
+    def work_is_taken_in(self, process: Process, how: str) -> None:
         if how != "same":
             self.world.play(process, "good" if how == "changed" else how)
         elif process.state == ProcessState.RUNNING or self.world.launch(process):
-            self.world.log(process, (1, self.world.intake(process, changed=False)))
+            self.world.log(process, (STDOUT, self.world.intake(process, changed=False)))
             self.world.end(process)
 
-    @precondition(lambda self: "gate" in self.present)
-    @rule(pick=PICK, how=CHORE_ENDS)
-    def gate_ends(self, pick: int, how: str) -> None:
-        if process := self.world.process(pick, "gate"):
-            self.world.play(process, how)
-
-    @precondition(lambda self: self.present & {"candidate", "land", "probe", "discard", "fetch"})
-    @rule(pick=PICK, how=CHORE_ENDS)
-    def chore_ends(self, pick: int, how: str) -> None:
-        if process := self.world.process(pick, *(kind for kind in CHORES if kind != "intake")):
-            self.world.play(process, how)
-
-    @precondition(lambda self: "agent" in self.present)
-    @rule(pick=PICK)
+    @move(1, pick=PICK)
     def copy_is_removed_by_hand(self, pick: int) -> None:
         process = self.world.process(pick, "agent")
         if process is not None and conf.copy_path(process.key).exists():
             conf.copy_path(process.key).rmdir()
 
-    @precondition(lambda self: self.present)
-    @rule()
+    @move(2)
     def everything_ends_well(self) -> None:
         for process in Process.objects.live().select_related("project", "story").order_by("pk"):
             process.refresh_from_db()
@@ -251,7 +261,7 @@ class Model(RuleBasedStateMachine):
 
     # -- the server ----------------------------------------------------------------------------------------------------------
 
-    @rule()
+    @move(4)
     def assigns(self) -> None:
         before = set(Session.objects.values_list("pk", flat=True))
         hindered = set(
@@ -268,11 +278,11 @@ class Model(RuleBasedStateMachine):
             assert new.story_id not in hindered - promotable, f"{new}: nobody asked for it"
         said_why()
 
-    @rule()
+    @move(2)
     def sweeps(self) -> None:
         self.world.sweeps()
 
-    @rule(pick=PICK)
+    @move(2, pick=PICK)
     def queue_delivers_an_old_task(self, pick: int) -> None:
         """Late, twice, or after all is over: a task begins by looking."""
         pks = list(Process.objects.order_by("pk").values_list("pk", flat=True))
@@ -285,18 +295,26 @@ class Model(RuleBasedStateMachine):
         for pk in Session.objects.values_list("pk", flat=True):
             session_services.carry_out_stop(pk)
 
-    @rule(seconds=st.sampled_from([1, 61, 3600]))
+    @move(3, seconds=st.sampled_from([1, 61, 3600]))
     def time_passes(self, seconds: int) -> None:
         self.clock.forward(seconds)
+
+    @rule(data=st.data())
+    def step(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(WEIGHTED))
+        arguments = data.draw(st.fixed_dictionaries(MENU[name]))
+        note(f"{name} {arguments}")
+        self.broken = True  # until it went well
+        getattr(self, name)(**arguments)
+        self.broken = False
 
     @invariant()
     def nothing_lies(self) -> None:
         if self.writes != self.looked_at:  # what did nothing broke nothing
+            self.broken = True
             self.witness.look()
+            self.broken = False
             self.looked_at = self.writes
-            self.present = set(Process.objects.live().values_list("kind", flat=True))
-            if Session.objects.live().exists():
-                self.present.add("session")
 
     # -- and in the end --------------------------------------------------------------------------------------------------------
 

@@ -51,7 +51,6 @@ NAMES = ("coder-1", "coder-2", "qa-1", "mergemaster-1", "other-1")
 WORKS = 6
 """Commits that sessions leave, each with a tree of its own."""
 AUTHOR = {"name": "huskies", "email": "server@huskies.invalid"}
-CHORES = ("intake", "candidate", "land", "probe", "discard", "fetch")
 
 
 class Clock:
@@ -126,7 +125,9 @@ class World:
         return Agent.objects.select_related("project").get(name=NAMES[pick % len(NAMES)])
 
     def process(self, pick: int, *of_kinds: str) -> Process | None:
-        rows = Process.objects.live().filter(kind__in=of_kinds).order_by("pk")
+        rows = Process.objects.live().order_by("pk")
+        if of_kinds:
+            rows = rows.filter(kind__in=of_kinds)
         pks = list(rows.values_list("pk", flat=True))
         return (
             Process.objects.select_related("project", "story").get(pk=pks[pick % len(pks)]) if pks else None

@@ -9,7 +9,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from agents.models import Agent, Credential, Limit, RuntimePause, Session
-from pipeline.models import Act, Story
+from pipeline.models import Act, Project, Story
 from tests import factories
 from tests.pages.conftest import Town
 
@@ -77,7 +77,11 @@ def test_a_story_is_given_to_an_agent_by_its_button(town: Town) -> None:
     assert do(town, "start", who="developer", agent="coder-2", story=str(other.number)) == 302
     other.refresh_from_db()
     assert other.stage == "coding"
-    assert do(town, "start", agent="coder-2", story="99") == 409
+    foreign = factories.story(Project.objects.get(name="other"))
+    for wrong in ("99", "", "other/1", f"web/{other.number}", "1\n"):
+        assert do(town, "start", agent="coder-2", story=wrong) == 409, wrong
+    foreign.refresh_from_db()
+    assert foreign.stage == "backlog"
     assert do(town, "start", agent="coder-2") == 409
     assert do(town, "frobnicate", agent="coder-2") == 409
 

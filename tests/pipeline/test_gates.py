@@ -17,7 +17,7 @@ from pipeline.models.process import ProcessState
 from pipeline.processes.identity import Identity, send_signal
 from pipeline.services import gates, merges
 from pipeline.services.stories import perform
-from tests.factories import ALICE
+from tests.factories import ALICE, git
 from tests.pipeline.worlds import FILES, World
 
 
@@ -305,3 +305,19 @@ def test_moving_on_by_hand_while_the_gate_runs_is_not_undone_by_its_verdict(worl
     story.refresh_from_db()
     assert story.stage == "archived"
     assert conf.control_path(story.project.key).exists()
+
+
+def test_a_gate_that_changes_files_changes_nothing_that_lands(world: World) -> None:
+    command = "'echo spoiled > feature.txt; echo more > extra.txt; git rm -q --cached README.md; git commit -qam spoiled || true'"
+    story = world.work(with_gate(world, command), {"feature.txt": "new\n"})
+    tip = story.tip
+    run = over(world, asked(story))
+    world.until_stage(story, "done")
+    assert run.verdict == "passed" and run.commit == tip
+    control = conf.control_path(story.project.key)
+    landed = git("--git-dir", str(control), "ls-tree", "-r", "--name-only", story.landed, cwd=world.folder)
+    assert landed.split() == [".huskies/project.yaml", "README.md", "check.sh", "feature.txt"]
+    assert (
+        git("--git-dir", str(control), "show", f"{story.landed}:feature.txt", cwd=world.folder).strip()
+        == "new"
+    )

@@ -67,6 +67,8 @@ def do_files(command: Command) -> None:
             Path(str(words[0])).mkdir(parents=True, exist_ok=True)
         elif name == "copy":
             Path(str(words[1])).write_bytes(Path(str(words[0])).read_bytes())
+        elif name == "write":
+            Path(str(words[0])).write_text(str(words[1]))
         else:
             pytest.fail(f"a runtime asked for {operation}, which these tests do not do")
 

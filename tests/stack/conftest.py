@@ -17,11 +17,11 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(home: Path) -> Iterator[Callable[..., Up]]:
-    """`start(NAME=value)`: an `up` on the test's data folder."""
+    """`start(WORD, NAME=value)`: an `up` on the test's data folder."""
     made: list[Up] = []
 
-    def begin(**more: str) -> Up:
-        made.append(Up(home, **more))
+    def begin(*words: str, **more: str) -> Up:
+        made.append(Up(home, *words, **more))
         return made[-1]
 
     yield begin

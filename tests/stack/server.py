@@ -42,10 +42,10 @@ def command(home: Path, *words: str, stdin: str = "", **more: str) -> subprocess
 class Up:
     """`said` holds the lines so far."""
 
-    def __init__(self, home: Path, **more: str) -> None:
+    def __init__(self, home: Path, *words: str, **more: str) -> None:
         self.home, self.said = home, ""
         self.child = subprocess.Popen(
-            [sys.executable, str(ROOT / "manage.py"), "up"],
+            [sys.executable, str(ROOT / "manage.py"), "up", *words],
             env=environment(home, **more),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
