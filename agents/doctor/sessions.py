@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from agents.models import Session
 from agents.services.hosting import LATE
-from agents.states import State
+from agents.states import Role, State
 from pipeline import clock, conf
 from pipeline import git as gits
 from pipeline.doctor import Lie, history
@@ -24,14 +24,14 @@ SAVED_WITHIN = timedelta(minutes=30)
 
 
 def fences() -> Iterator[Lie]:
-    """R2: a session carries a fence that its story has reached, and that no gate run of it carries too."""
+    """R2: a session carries a fence that its story has reached, and that no gate run of it carries too; `other` agents look on under the one that holds."""
     for session in Session.objects.filter(fence__gt=F("story__fence")).select_related("story__project"):
         yield Lie(
             "R2",
             f"session {session.pk}",
             f"its fence {session.fence} is above the fence {session.story.fence} of {session.story.label}.",
         )
-    doubled = Session.objects.filter(story__gate_runs__fence=F("fence")).distinct()
+    doubled = Session.objects.exclude(role=Role.OTHER).filter(story__gate_runs__fence=F("fence")).distinct()
     for session in doubled.select_related("story__project"):
         yield Lie(
             "R2",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -37,7 +38,7 @@ WORDS: tuple[tuple[str, OutcomeKind], ...] = (
     ("api key not valid", "auth"),
     ("api_key_invalid", "auth"),
     ("exceeds the maximum number of tokens", "context_full"),
-    ("daily quota", "rate_limited"),
+    ("is not found", "bad_model"),
     ("quota", "rate_limited"),
     ("maximum number of turns", "turn_limit"),
     ("max session turns", "turn_limit"),
@@ -49,6 +50,7 @@ WORDS: tuple[tuple[str, OutcomeKind], ...] = (
 )
 _ATTEMPT = re.compile(r"Attempt (\d{1,4}) failed(?: with status (\d{3}))?")
 _DELAY = re.compile(r"[Rr]etrying (?:after|in) (\d{1,9})(?:\.\d+)?ms")
+_AGAIN = re.compile(r"retry after (\d{1,7})(?:\.\d+)?s\b")
 _CODE = re.compile(r'"?code"?\s*:\s*(\d{3})\b|\bstatus:? (\d{3})\b')
 
 
@@ -86,7 +88,8 @@ class GeminiParser(LineParser):
                 "status": int(found[2]) if found[2] else None,
                 "error": line_of(self._masked(said)),
             }
-            self._said = clip(self._masked(said), 2000)[0]
+            if not self._end:
+                self._said = clip(self._masked(said), 2000)[0]
             events.append(Event("retry", body))
         return events
 
@@ -194,7 +197,7 @@ class GeminiParser(LineParser):
     def _judged(self) -> Outcome | Literal["success"] | None:
         if self._end == "success":
             return "success"
-        return _judge(self._said, 0) if self._end == "error" else None
+        return _judge(self._said, 0, self._stderr) if self._end == "error" else None
 
     def outcome(self, exit: Mapping[str, Any] | None) -> Outcome:
         """Its exit code tells what its result does not, or what ended it before one."""
@@ -209,31 +212,30 @@ class GeminiParser(LineParser):
             return known
         if not isinstance(code, int) or code in (0, 1) or signal_of(end) is not None:
             return known
-        said = self._said or self._stderr
-        if (
-            "no previous sessions found" in self._stderr.lower()
-            or "invalid session identifier" in self._stderr.lower()
-        ):
+        told = self._stderr.lower()
+        if "no previous sessions found" in told or "invalid session identifier" in told:
             reason = "The conversation to go on with is not there: a new one is needed."
             return Outcome("config", reason, detail="conversation_missing")
-        judged = _judge(said, code)
+        judged = _judge(self._said or self._stderr, code, self._stderr)
         return judged if judged.kind != "crashed" else known
 
 
-def _judge(said: str, code: int) -> Outcome:
-    """By the provider's status in what it said, then by its words, then by its exit code."""
-    kind, until = _kind(said, code), None
+def _judge(said: str, code: int, aside: str) -> Outcome:
+    """By the words of what it said, then by the provider's status there or in what stands on stderr, then by its exit code."""
+    kind = _kind(said, code, aside)
+    again = _AGAIN.search(said) if kind == "rate_limited" else None
+    until = int(time.time()) + int(again[1]) if again else None
     shown = clip(said.strip(), 500)[0]
     remedy = REMEDIES.get(kind) or "The agent used all its turns. Raise max_turns, or split the story."
     return Outcome(kind, f"{remedy}{f' It said: {shown}' if shown else ''}", until)
 
 
-def _kind(said: str, code: int) -> OutcomeKind:
+def _kind(said: str, code: int, aside: str) -> OutcomeKind:
     low = said.lower()
     for word, kind in WORDS:
         if word in low:
             return kind
-    found = _CODE.search(said)
+    found = _CODE.search(said) or _CODE.search(aside)
     status = int(found[1] or found[2]) if found else 0
     if not status and code not in BY_CODE:
         # 400 … 511 modulo 256 and nothing that a signal or it itself ends with

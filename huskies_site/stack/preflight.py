@@ -20,6 +20,7 @@ from pipeline.processes.identity import Identity
 
 LOCK = "up.lock"
 BACKLOG = 512
+NETWORK_SHARES = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "lustre", "fuse.sshfs", "fuse.glusterfs", "fuse.ceph")
 
 
 class CannotStart(Exception):
@@ -57,6 +58,30 @@ def take_lock(home: Path, address: str) -> int:
     os.pwrite(fd, json.dumps({**(json.loads(me.to_json()) if me else {}), "address": address}).encode(), 0)
     forks.close_in_children.append(fd)
     return fd
+
+
+def require_local_disk(home: Path, mounts: str) -> None:
+    """SQLite's locks are not kept between machines: its folder must not be a network share. `mounts`: /proc/mounts. Raises CannotStart."""
+    kind = filesystem_of(home, mounts)
+    if kind in NETWORK_SHARES:
+        raise CannotStart(
+            f"The data folder {home} is on a network share ({kind}), where SQLite loses data once two machines write. "
+            "Name a folder of a local disk in HUSKIES_HOME, or a PostgreSQL database in DATABASE_URL."
+        )
+
+
+def filesystem_of(path: Path, mounts: str) -> str:
+    """The type of the file system that holds a path, "" if it is not known."""
+    best, kind = "", ""
+    for line in mounts.splitlines():
+        fields = line.split()
+        if len(fields) < 3:
+            continue
+        point = fields[1].encode().decode("unicode_escape")  # a space is written as \\040
+        inside = path == Path(point) or Path(point) in path.parents
+        if inside and len(point) >= len(best):  # the later of two mounts on one point is on top
+            best, kind = point, fields[2]
+    return kind
 
 
 def lock_holder(home: Path) -> tuple[Identity, str] | None:

@@ -28,7 +28,7 @@ def test_without_a_free_descriptor_the_launch_fails_and_is_made_again(scene: Sce
     assert outcomes[-1] == "done" and set(outcomes[:-1]) <= {"not_started"}
 
 
-@pytest.mark.parametrize("statement", [3, 40, 120])
+@pytest.mark.parametrize("statement", [3, 40, 60, 120])
 def test_a_migration_that_is_killed_is_finished_by_the_next_start(
     driver: Driver, tmp_path: Path, statement: int
 ) -> None:

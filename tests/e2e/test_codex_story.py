@@ -104,7 +104,7 @@ def test_a_provider_that_hangs_ends_the_session_and_the_conversation_goes_on(des
         {"write": {"path": "two.txt", "content": "two\n"}, "usage": USAGE},
         "Done.",
     ]
-    story = desk.until_stage(desk.start(desk.open(turns, inactivity_timeout=3.0)), "done")
+    story = desk.until_stage(desk.start(desk.open(turns, inactivity_timeout=8.0)), "done")
     first, second = desk.shop.sessions(story)
     assert (first.outcome, second.outcome, story.retries) == ("hung", "done", 0)
     assert (second.resumed, second.began_at_commit) == (True, first.saved)

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.shop import CHECK, project_file, script, wait_for, write
+from tests.e2e.shop import CHECK, GO, project_file, script, write
 from tests.factories import repository
 from tests.stack.server import Up, command, wait_until_none
 
 Start = Callable[..., Up]
+WAIT = {"wait_for": {"file": GO, "timeout": 300}}
+
+
+def until(reached: Callable[[], bool], seconds: float = 120) -> None:
+    """Each look is a command of its own, so there is nothing to pace."""
+    end = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < end
 
 
 def said(home: Path, *words: str) -> Any:
@@ -33,11 +42,10 @@ def test_up_drain_sees_its_work_through_takes_nothing_new_and_ends(
         "create",
         "First",
         "--description",
-        script([write("a.txt"), {"say": "half"}, wait_for(), write("b.txt")]),
+        script([write("a.txt"), {"say": "half"}, WAIT, write("b.txt")]),
     )
     said(home, "story", "start", "1")
-    while said(home, "session", "list")[0]["state"] != "running":
-        pass
+    until(lambda: said(home, "session", "list")[0]["state"] == "running")
     assert up.stop() == 0
 
     draining = start("--drain", HUSKIES_UNCONFINED="1").ready()
@@ -47,7 +55,7 @@ def test_up_drain_sees_its_work_through_takes_nothing_new_and_ends(
     waiting = said(home, "story", "show", "2")
     assert (waiting["stage"], "is draining" in waiting["waiting_for"]) == ("coding", True)
     copy = next(path for path in (home / "copies").iterdir() if (path / "a.txt").exists())
-    (copy / ".git" / "go").touch()
+    (copy / GO).touch()
     draining.wait_for("Nothing runs on this host any more")
     assert draining.child.wait(timeout=40) == 0
     assert (
@@ -59,6 +67,5 @@ def test_up_drain_sees_its_work_through_takes_nothing_new_and_ends(
 
     # The next plain `up` takes work again.
     again = start(HUSKIES_UNCONFINED="1").ready()
-    while said(home, "story", "show", "2")["stage"] != "done":
-        pass
+    until(lambda: said(home, "story", "show", "2")["stage"] == "done")
     assert again.stop() == 0

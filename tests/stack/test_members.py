@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from pytest_django import Settings
 
-from huskies_site.stack import members, startup
+from huskies_site.stack import members, preflight, startup
 from huskies_site.stack.preflight import unit_warning
 from pipeline import conf
 from pipeline.models import Capacity, Host
@@ -78,6 +78,22 @@ def test_a_service_that_would_kill_agents_is_warned_of() -> None:
     said = unit_warning("huskies.service", {"KillMode": "control-group", "OOMPolicy": "continue"})
     assert said is not None and "KillMode=process (now control-group)" in said and "OOMPolicy" not in said
     assert unit_warning("huskies.service", {"KillMode": "process", "OOMPolicy": "continue"}) is None
+
+
+MOUNTS = """\
+/dev/sda1 / ext4 rw 0 0
+server:/data /srv/my\\040share nfs4 rw 0 0
+tmpfs /srv/my\\040share/local tmpfs rw 0 0
+box: /home/me/box fuse.sshfs rw 0 0
+"""
+
+
+def test_sqlite_on_a_network_share_is_refused_with_the_remedy() -> None:
+    for good in ("/var/lib/huskies", "/srv/my share/local/data", "/srv/my", "/home/me/boxes"):
+        preflight.require_local_disk(Path(good), MOUNTS)
+    for bad in ("/srv/my share", "/srv/my share/data", "/home/me/box/data"):
+        with pytest.raises(preflight.CannotStart, match=r"is on a network share.*HUSKIES_HOME.*DATABASE_URL"):
+            preflight.require_local_disk(Path(bad), MOUNTS)
 
 
 @pytest.mark.django_db(transaction=True)

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -51,6 +52,8 @@ def start(*, drain: bool = False) -> int:
     preflight.require_git()
     home = conf.home()
     datafolder.prepare(home)
+    if settings.DATABASES["default"]["ENGINE"] == "huskies_site.sqlite":
+        preflight.require_local_disk(home.resolve(), Path("/proc/mounts").read_text())
     if not os.environ.get("HUSKIES_SECRET_KEY", "").strip() and datafolder.make_secret_key(home):
         # Settings were read before there was a key, and parts of Django keep what they read.
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
