@@ -39,7 +39,7 @@ def run(model: type[Model], runs: int, steps: int) -> None:
 
 
 def test_no_order_of_events_breaks_a_rule(model):
-    run(model, 8, 40)
+    run(model, 4, 40)
 
 
 @pytest.mark.long

@@ -25,5 +25,5 @@ class WholeExecutor(MigrationExecutor):
 
 class Command(migrate.Command):
     def handle(self, *args: Any, **options: Any) -> None:
-        migrate.MigrationExecutor = WholeExecutor  # type: ignore[misc]
+        migrate.MigrationExecutor = WholeExecutor  # type: ignore[attr-defined]
         super().handle(*args, **options)
