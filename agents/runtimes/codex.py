@@ -21,7 +21,7 @@ from pipeline.processes.confine import allowed_environment
 
 from .base import Command, FileOp, Found, Launch, LaunchRefused, ProgramMissing, Redact
 from .codex_stream import CodexParser
-from .programs import find_named, is_plain, version_of
+from .programs import find_named, is_plain, refuse_keys, version_of
 
 FOLLOWER = Path(__file__).with_name("followed.py")
 DEFAULT_MODEL = "gpt-5.5"
@@ -58,6 +58,7 @@ class Codex:
                 "Codex runs a shell, which could read the server's own files: it needs bubblewrap on this host. "
                 "Install it, or give the agent the runtime claude-code, which can be kept to edits."
             )
+        refuse_keys(self.name, launch.agent_config, ("allowed_tools", "disallowed_tools"))
         model = _model(launch)
         argv = [sys.executable, "-I", "-S", str(FOLLOWER), "codex", model, _patience(launch)]
         argv += [str(program), "exec", "--json"]

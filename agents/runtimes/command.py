@@ -18,8 +18,18 @@ from .base import Command, Event, FileOp, Found, Launch, LaunchRefused, Outcome,
 from .bounds import clip, clipped, text
 from .endings import signal_of
 from .lines import STDOUT, LineParser
+from .programs import refuse_keys
 
 SHELL = Path("/bin/sh")
+# It says nothing of its requests, so that nothing can be counted.
+NOT_KEPT = (
+    "allowed_tools",
+    "disallowed_tools",
+    "max_turns",
+    "max_tool_turns",
+    "max_budget_usd",
+    "system_prompt",
+)
 NOT_RUN = {126: "cannot be executed", 127: "was not found"}  # a shell's exit codes for that
 
 
@@ -35,6 +45,7 @@ class AnyCommand:
             raise LaunchRefused(
                 "A command can do whatever the server's own user can: it needs bubblewrap on this host. Install it."
             )
+        refuse_keys(self.name, launch.agent_config, NOT_KEPT)
         env = {
             "HUSKIES_STORY": str(launch.story_number),
             "HUSKIES_BASE_BRANCH": launch.base_branch,

@@ -7,11 +7,14 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from pipeline.processes.confine import allowed_environment
 from pipeline.processes.probe import ask_program
+
+from .base import LaunchRefused
 
 VERSION_TIMEOUT = 20.0  # seconds; 0.1 s on a quiet machine, 2 s for a program on node
 _VERSION = re.compile(r"\d+\.\d[\w.+-]*")
@@ -62,3 +65,12 @@ def is_plain(path: Path, kind: Callable[[int], bool]) -> bool:
         return False
     linked = stat.S_ISREG(seen.st_mode) and seen.st_nlink != 1
     return kind(seen.st_mode) and seen.st_uid == os.getuid() and not linked
+
+
+def refuse_keys(runtime: str, config: Mapping[str, Any], keys: tuple[str, ...]) -> None:
+    """Raise `LaunchRefused` for keys of an agent's entry that the runtime could not honour: they would silently do nothing."""
+    for key in keys:
+        if config.get(key):
+            raise LaunchRefused(
+                f"The runtime {runtime} cannot keep to `{key}`: remove it from the agent, or give it the runtime claude-code."
+            )

@@ -22,7 +22,7 @@ from agents.services import breaker
 from agents.services.spending import Budgets
 from agents.states import Role
 from pipeline import conf
-from pipeline.models import Capacity, Project, Story
+from pipeline.models import Capacity, Host, Project, Story
 from pipeline.models.project import ProjectState
 from pipeline.projectfile import ProjectFile
 from pipeline.services import dependencies, gates, hosts, projectfiles
@@ -68,7 +68,7 @@ class Pool:
     @classmethod
     def look(cls, stories: Collection[Story]) -> Pool:
         wanted = {story.project_id for story in stories}
-        limits = {(row.scope, row.subject): row.most for row in Limit.objects.all()}
+        limits = _limits()
         rows = Session.objects.live().values_list(
             "agent_id", "project_id", "story_id", "story__number", "role", "model", "host", "started_by_id", "created_at",
         )  # fmt: skip
@@ -187,9 +187,7 @@ def _free(story: Story, field: list[Agent], pool: Pool, wanted: Agent | None, ro
         if agent.pk in busy:
             continue
         reason = (
-            pool.hindrance(agent)
-            or _own_limit(agent, pool)
-            or pool.budgets().refusal(story, agent, person)
+            pool.hindrance(agent) or _own_limit(agent, pool) or pool.budgets().refusal(story, agent, person)
         )
         if not reason:
             return agent
@@ -255,6 +253,18 @@ def _own_limit(agent: Agent, pool: Pool) -> str:
 def _room(what: str, used: int, most: int | None) -> None:
     if most is not None and used >= most:
         raise MustWait(f"{what}: {used} of {most} agents are at work", line=what)
+
+
+def _limits() -> dict[tuple[str, str], int]:
+    """(scope, subject) -> at most; hosts by their name, since that is what a session carries."""
+    limits = {(row.scope, row.subject): row.most for row in Limit.objects.all()}
+    if any(scope == Scope.HOST and subject for scope, subject in limits):
+        names = {str(pk): name for pk, name in Host.objects.values_list("pk", "name")}
+        return {
+            (scope, names.get(subject, subject) if scope == Scope.HOST else subject): most
+            for (scope, subject), most in limits.items()
+        }
+    return limits
 
 
 def awaiting_review(project_ids: Iterable[int]) -> Counter[int]:

@@ -3,7 +3,7 @@
 import pytest
 
 from agents.models import Agent, Limit, Session
-from agents.services import assigning, pool
+from agents.services import assigning, limiting, pool
 from pipeline import conf
 from pipeline.actors import Actor
 from pipeline.models import Capacity, Host, Story
@@ -66,6 +66,16 @@ def test_an_own_row_goes_before_the_one_for_each(project, anna):
     Limit.objects.create(scope="user", subject="", most=0)
     Limit.objects.create(scope="user", subject=str(anna.user.pk), most=1)
     assert pool.start_story(factories.story(project), actor=anna).session is not None
+
+
+def test_a_hosts_limit_that_is_set_by_its_name_holds(project, anna):
+    Host.objects.update_or_create(name=conf.host())
+    limiting.set_limit("host", conf.host(), 1, actor=factories.ALICE)
+    assert pool.start_story(factories.story(project), actor=anna).session is not None
+    assert (
+        SENTENCES["host"].replace("2 of 2", "1 of 1")
+        in pool.start_story(factories.story(project), actor=anna).queued
+    )
 
 
 def test_another_persons_sessions_do_not_count(project, anna):

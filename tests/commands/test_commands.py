@@ -213,6 +213,12 @@ def test_a_credential_goes_only_where_it_may(named: list[str], address: str | No
     assert allowed(Credential(name="main", base_urls=named), address) is may
 
 
+def test_a_credential_goes_to_the_provider_of_the_agents_runtime_where_no_address_is_named() -> None:
+    own, openai = Credential(name="any"), Credential(name="main", base_urls=["https://api.openai.com"])
+    assert allowed(own, None, "https://api.openai.com") and allowed(openai, None, "https://api.openai.com")
+    assert not allowed(openai, None, "https://api.anthropic.com") and not allowed(openai, None)
+
+
 def test_a_login_link_works_once() -> None:
     made = run("user", "add", "ada", "--superuser")
     token = made["link"].rstrip("/").rpartition("/")[2]

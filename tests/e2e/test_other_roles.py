@@ -1,4 +1,4 @@
-"""A qa agent looks at green work, a mergemaster mends what would not merge. They attach, never move a story by their start, and their work is kept."""
+"""A qa agent looks at green work, a mergemaster mends what would not merge: they attach, never move a story by their start, their work is kept."""
 
 import json
 

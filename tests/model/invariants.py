@@ -13,7 +13,7 @@ from agents.models.limit import Scope, applying
 from agents.states import LIVE, State
 from pipeline import conf
 from pipeline.doctor import Checker, all_of_pipeline, examine
-from pipeline.models import Process, Project, StageChange, Story
+from pipeline.models import Host, Process, Project, StageChange, Story
 from pipeline.models.process import ProcessState
 from pipeline.services import projectfiles
 from pipeline.stages import NEEDS_A_PERSON, Stage
@@ -65,10 +65,11 @@ class Witness:
         unique([session.agent_id for session in live], "an agent works on two things")
         unique([(s.story_id, s.role) for s in live if s.role != "other"], "two of one role share a story")
         rows = {(row.scope, row.subject): row.most for row in Limit.objects.all()}
+        hosts = dict(Host.objects.values_list("name", "pk"))
         for new in (session for session in live if session.pk not in self.live):
             used = {
                 (Scope.SERVER, ""): len(live),
-                (Scope.HOST, new.host): len(live),
+                (Scope.HOST, hosts.get(new.host, new.host)): sum(s.host == new.host for s in live),
                 (Scope.PROJECT, new.project_id): sum(s.project_id == new.project_id for s in live),
                 (Scope.ROLE, new.role): sum(s.role == new.role for s in live),
                 (Scope.AGENT, new.agent_id): sum(s.agent_id == new.agent_id for s in live),

@@ -9,6 +9,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from agents.models import Agent, Credential, Limit, RuntimePause, Session
+from agents.runtimes import RUNTIMES
 from pipeline.models import Act, Project, Story
 from tests import factories
 from tests.pages.conftest import Town
@@ -199,3 +200,13 @@ def test_the_admins_list_pauses_and_stops_agents_by_the_same_verbs(town: Town) -
     assert "is paused already" in answer.content.decode()
     shown = client.get(reverse("admin:agents_agent_change", args=[agent.pk])).content.decode()
     assert reverse("agent-do", args=["web", "coder-1", "resume"]) in shown
+
+
+def test_every_runtime_is_listed_with_what_this_machine_has_of_it(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HUSKIES_CODEX", "/nowhere/codex")
+    shown = of(town, "viewer").get(reverse("next-steps")).content.decode()
+    for runtime in RUNTIMES.values():
+        assert f"<strong>{runtime.name}</strong>" in shown
+    assert "or name the program in HUSKIES_CODEX" in shown

@@ -13,11 +13,18 @@ from agents.runtimes.base import Event
 from agents.runtimes.claude_stream import ClaudeParser
 from agents.runtimes.codex_stream import CodexParser
 from agents.runtimes.command import CommandParser
+from agents.runtimes.gemini_stream import GeminiParser
 from agents.runtimes.lines import CONTINUED, GAP, HEAD, MOST_LINE, UNFINISHED, LineParser
 from agents.runtimes.scripted import ScriptedParser
 from tests.runtimes.records import STDOUT, Record, bodies, ended, fed, line, sample
 
-PARSERS: list[Callable[..., LineParser]] = [ClaudeParser, CodexParser, CommandParser, ScriptedParser]
+PARSERS: list[Callable[..., LineParser]] = [
+    ClaudeParser,
+    CodexParser,
+    CommandParser,
+    GeminiParser,
+    ScriptedParser,
+]
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -28,13 +35,14 @@ WORDS = (
     "type subtype message content usage event delta text thinking id model result errors is_error kind body "
     "index rate_limit_info unifiedWindows rateLimitType utilization resetsAt parent_tool_use_id tool_use_id "
     "outcome until item changes path status exit_code request thread thread_id used rate_limits primary "
-    "used_percent input_tokens"
+    "used_percent input_tokens tool_name tool_id parameters file_path output stats models role delta severity"
 ).split()
 VALUES = (
     "stream_event assistant user system result init api_retry text tool_use tool_result message_start "
     "message_delta content_block_start content_block_delta text_delta rate_limit_event permission_denied "
     "ended started usage thread.started item.started item.completed command_execution file_change agent_message "
-    "mcp_tool_call error turn.failed turn.completed huskies.begin huskies.usage huskies.limits huskies.gave_up"
+    "mcp_tool_call error turn.failed turn.completed huskies.begin huskies.usage huskies.limits huskies.gave_up "
+    "message tool_use error success write_file replace read_file run_shell_command"
 ).split()
 likely_keys = st.sampled_from(WORDS)
 likely = st.recursive(
