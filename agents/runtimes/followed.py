@@ -16,6 +16,7 @@ Codex itself waits without end where the network is down, and as long as a provi
 ends as the program ended. Standard library only, and without `subprocess`: it is the child that a runner starts.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -138,7 +139,8 @@ class GeminiRecords(Records):
     wanted = (b'"tokens"',)
 
     def __init__(self) -> None:
-        super().__init__(os.path.join(os.environ["GEMINI_CLI_HOME"], ".gemini", "tmp"))  # noqa: PTH118
+        # Beside it the agent keeps files of its own, any number of them.
+        super().__init__(os.path.join(os.environ["GEMINI_CLI_HOME"], ".gemini/tmp/story/chats"))  # noqa: PTH118
         self.last: object = None
 
     def news(self) -> list[Json]:
@@ -172,9 +174,15 @@ def run(argv: list[str], records: Records, patience: float) -> int:
     actions = [(os.POSIX_SPAWN_DUP2, writing, 1)]
     pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=actions, setsigmask=[])
     os.close(writing)
+    status: int | None = None
+
+    def pass_on(number: int, _frame: object) -> None:
+        if status is None:  # not reaped yet, so the pid is still its own
+            os.kill(pid, number)
+
     for number in PASSED_ON:
-        signal.signal(number, lambda given, _frame: os.kill(pid, given))
-    at_line_start, status = True, None
+        signal.signal(number, pass_on)
+    at_line_start = True
     waits_since: float | None = None
     gave_up = False
     while True:
@@ -219,7 +227,8 @@ def main() -> None:
         print(f"{argv[0]} could not be started: {problem}", file=sys.stderr)
         sys.exit(1)
     if code < 0:  # ended by a signal: so does this
-        signal.signal(-code, signal.SIG_DFL)
+        with contextlib.suppress(OSError):  # SIGKILL has no handler to take back
+            signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     sys.exit(code)
 

@@ -40,7 +40,7 @@ TOOLS = (
     "write_file",
     "run_shell_command",
 )
-PROJECT = "story"  # the name that every copy is registered under
+PROJECT = "story"  # the name that every copy is registered under; followed.py knows it too
 CHATS = Path(".gemini/tmp", PROJECT, "chats")
 # At about 5, 10, 20, 30 … seconds; its default of 10 tries keeps a session busy for four minutes.
 PROVIDER_RETRIES = 3

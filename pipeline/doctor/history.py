@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import conf
@@ -38,6 +39,46 @@ def missing(control: Path, commits: Iterable[str]) -> set[str]:
     }
 
 
+def reachable(control: Path, commits: Iterable[str], base: str) -> set[str]:
+    """Those of the ids that are on the branch whose tip is `base`; two git processes for all of them. Raises GitError."""
+    wanted = set(commits)
+    if missing(control, [base]):
+        return set()
+    there = wanted - missing(control, wanted)
+    asked = "".join(f"{commit}\n" for commit in sorted(there)) + f"^{base}\n"
+    said = git(control, "rev-list", "--stdin", stdin=asked.encode(), timeout=600).stdout if there else b""
+    return there - set(said.decode().split())
+
+
+@dataclass(frozen=True, slots=True)
+class _Gated:
+    """What of a project's landed commits was judged: a handful of queries and one git process for all of them."""
+
+    trees: dict[str, str]
+    green: set[str]
+    without: set[tuple[int, str]]
+
+    @classmethod
+    def of(cls, project: Project, control: Path, commits: list[str]) -> _Gated:
+        asked = "".join(f"{check_commit(commit)}^{{tree}}\n" for commit in commits).encode()
+        said = (
+            git(control, "cat-file", "--batch-check=%(objectname)", stdin=asked, timeout=600).stdout
+            if commits
+            else b""
+        )
+        runs = GateRun.objects.filter(story__project=project).order_by()
+        return cls(
+            dict(zip(commits, said.decode().splitlines(), strict=True)),
+            set(runs.filter(verdict=Verdict.PASSED).values_list("tree", flat=True)),
+            set(runs.filter(verdict=Verdict.SKIPPED, command="").values_list("story_id", "tree")),
+        )
+
+    def says_so(self, merge: Merge) -> bool:
+        """A green verdict for the very tree; or there was no gate to run, which a skipped run without a command says."""
+        tree = self.trees.get(merge.candidate, "")
+        return tree in self.green or (merge.story_id, tree) in self.without
+
+
 def landed() -> Iterator[Lie]:
     """R5 and R6, project by project."""
     for project, control in _ready():
@@ -60,10 +101,11 @@ def _landed_in(project: Project, control: Path) -> Iterator[Lie]:
     done = Story.objects.filter(project=project, stage=Stage.DONE).select_related("project")
     tried = Merge.objects.filter(project=project).exclude(candidate="").select_related("story__project")
     stories, merges = list(done), list(tried)
-    absent = missing(control, [base, *(s.landed for s in stories), *(m.candidate for m in merges)])
+    there_now = reachable(control, [*(s.landed for s in stories), *(m.candidate for m in merges)], base)
+    gated = _Gated.of(project, control, [m.candidate for m in merges if m.candidate in there_now])
 
     def on_base(commit: str) -> bool:
-        return commit not in absent and base not in absent and gits.is_ancestor(control, commit, base)
+        return commit in there_now
 
     for story in stories:
         if not on_base(story.landed):
@@ -81,12 +123,12 @@ def _landed_in(project: Project, control: Path) -> Iterator[Lie]:
         elif not there:
             yield Lie("R6", f"merge {merge.pk}", f"it landed, but {name} is not on {project.base_branch}.")
         else:
-            yield from _of_landed(merge, control)
+            yield from _of_landed(merge, gated)
 
 
-def _of_landed(merge: Merge, control: Path) -> Iterator[Lie]:
+def _of_landed(merge: Merge, gated: _Gated) -> Iterator[Lie]:
     """What must be true of a merge whose commit is on the base branch: it was gated, and its story knows."""
-    if not _was_gated(merge, control):
+    if not gated.says_so(merge):
         said = f"{merge.candidate[:12]} landed without a green gate on its tree."
         yield Lie("R5", f"merge {merge.pk}", said)
     story = merge.story
@@ -103,16 +145,6 @@ def _left_done(landing: StageChange) -> bool:
     """Whether somebody took the story on after it landed (reopened or archived it)."""
     later = StageChange.objects.filter(story_id=landing.story_id, id__gt=landing.pk, from_stage=Stage.DONE)
     return later.exclude(to_stage=Stage.DONE).exists()
-
-
-def _was_gated(merge: Merge, control: Path) -> bool:
-    """A green verdict for the very tree; or there was no gate to run, which a skipped run without a command says."""
-    runs = GateRun.objects.filter(
-        story__project=merge.project_id, tree=gits.tree_of(control, merge.candidate)
-    )
-    if runs.filter(verdict=Verdict.PASSED).exists():
-        return True
-    return runs.filter(story=merge.story_id, verdict=Verdict.SKIPPED, command="").exists()
 
 
 def kept() -> Iterator[Lie]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from agents.models import Agent, LedgerRow
 from agents.services import credentials, pool
+from pipeline import conf
 from pipeline.models import Project, Story
 from tests import factories
 from tests.e2e.shop import CHECK, Shop
@@ -64,6 +65,12 @@ class Desk:
         )
         self.shop.settled()
         return self.shop.fresh(story)
+
+    def until_file(self, story: Story, name: str) -> None:
+        """Until the working copy of the story's session holds this file."""
+        (session,) = self.shop.sessions(story)
+        place = conf.copy_path(session.key) / name
+        self.shop.server.until(place.exists, what=f"the file {name}", seconds=90)
 
 
 def booked(story: Story) -> Decimal:

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from agents.models import Credential, LedgerRow
+from agents.services import pool
+from pipeline import conf
 from pipeline.models import GateRun
 from tests.e2e.desk import Desk, booked
 from tests.e2e.shop import Shop
-from tests.factories import git
+from tests.factories import ALICE, git
 from tests.fake_provider import FakeProvider
 
 pytestmark = [pytest.mark.needs_gemini, pytest.mark.needs_bubblewrap, pytest.mark.timeout(240)]
@@ -90,3 +92,15 @@ def test_a_provider_that_hangs_ends_the_session_and_the_conversation_goes_on(des
     assert (second.resumed, second.began_at_commit) == (True, first.saved)
     assert (first.input_tokens, second.input_tokens) == (1000, 1100)
     assert (desk.repo / "one.txt").exists() and (desk.repo / "two.txt").exists()
+
+
+def test_a_stop_in_the_middle_of_a_tool_leaves_nothing_behind_and_keeps_the_work(desk: Desk) -> None:
+    endless = "setsid nohup sleep 600 >/dev/null 2>&1 & echo half > half.txt; sleep 600"
+    story = desk.start(desk.open([{"run": endless, "usage": USAGE}]))
+    desk.until_file(story, "half.txt")
+    pool.stop_story(story, actor=ALICE)
+    session = desk.shop.until_ended(desk.shop.sessions(story)[0])
+    desk.shop.settled()  # no process of it is left
+    assert (session.outcome, session.input_tokens) == ("stopped", 1000)
+    control = conf.control_path(session.project.key)
+    assert git("show", f"{session.saved}:half.txt", cwd=control) == "half"

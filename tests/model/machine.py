@@ -18,10 +18,10 @@ from agents.services import sessions as session_services
 from agents.states import Role
 from pipeline import conf
 from pipeline.exceptions import Refused
-from pipeline.models import Capacity, Process, Story
+from pipeline.models import Capacity, Host, Process, Story
 from pipeline.models.process import ProcessState
 from pipeline.processes.logfile import STDOUT
-from pipeline.services import deleting, dependencies, processes
+from pipeline.services import deleting, dependencies, hosts, processes
 from pipeline.services.stories import create_story, edit_story, perform
 from pipeline.stages import Stage
 from pipeline.transitions import VERBS
@@ -178,8 +178,8 @@ class Model(RuleBasedStateMachine):
     def delete(self, pick: int, who: int) -> None:
         self.on(pick, lambda story: deleting.delete_story(story, actor=self.world.actors[who]))
 
-    @move(2, scope=SCOPES, most=st.sampled_from([None, 0, 1, 1, 2, 3]), who=PERSON)
-    def limit(self, scope: tuple[str, str], most: int | None, who: int) -> None:
+    @move(2, scope=SCOPES, most=st.sampled_from([None, 0, 1, 1, 2, 3]))
+    def limit(self, scope: tuple[str, str], most: int | None) -> None:
         kind, subject = scope
         name = conf.host() if kind == "host" else subject
         with self.refusing():
@@ -233,6 +233,17 @@ class Model(RuleBasedStateMachine):
             self.world.log(process, (STDOUT, self.world.intake(process, changed=False)))
             self.world.end(process)
 
+    @move(2, do=st.sampled_from(["silent", "lost", "heard of", "heard of"]))
+    def the_host_is(self, do: str) -> None:
+        """Silent: its sessions keep their places. Given up: they end, and what they still do is stale. Heard of: it takes work again."""
+        with self.refusing():
+            if do == "silent":
+                hosts.suspect(Host.objects.get(name=conf.host()))
+            elif do == "lost":
+                hosts.give_up(conf.host(), actor=factories.ALICE)
+            else:
+                hosts.beat()
+
     @move(1, pick=PICK)
     def copy_is_removed_by_hand(self, pick: int) -> None:
         process = self.world.process(pick, "agent")
@@ -241,9 +252,9 @@ class Model(RuleBasedStateMachine):
 
     @move(2)
     def everything_ends_well(self) -> None:
-        for process in Process.objects.live().select_related("project", "story").order_by("pk"):
-            process.refresh_from_db()
-            if process.state in (ProcessState.PREPARED, ProcessState.RUNNING):
+        for pk in list(Process.objects.live().order_by("pk").values_list("pk", flat=True)):
+            process = Process.objects.live().select_related("project", "story").filter(pk=pk).first()
+            if process is not None:  # the end of another one may have ended it
                 self.ends_well(process)
 
     def ends_well(self, process: Process) -> None:
@@ -328,6 +339,7 @@ class Model(RuleBasedStateMachine):
         factories.capacity(10)
         self.world.project.agents.update(paused_for="", paused_by="")
         Story.objects.update(needs_approval="")
+        hosts.beat()
         for _ in range(60):
             self.everything_ends_well()
             self.world.sweeps()

@@ -1,6 +1,7 @@
 """What every runtime is, whatever program it drives."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -8,7 +9,7 @@ import pytest
 
 from agents.agentfile import DEFAULT_RUNTIME, RUNTIME_KEYS
 from agents.runtimes import RUNTIMES
-from agents.runtimes.base import Launch, ProgramMissing, Runtime
+from agents.runtimes.base import Launch, LaunchRefused, ProgramMissing, Runtime
 from tests.runtimes.conftest import MakeLaunch
 from tests.runtimes.records import Record, ended, fed, note
 
@@ -106,3 +107,18 @@ def test_a_program_that_is_not_there_is_named_with_the_remedy(
     assert (found.path, found.version) == (None, None) and variable in found.remedy
     with pytest.raises(ProgramMissing, match=variable):
         RUNTIMES[name].command(launch)
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("codex", "allowed_tools"),
+        ("codex", "disallowed_tools"),
+        ("command", "max_turns"),
+        ("command", "max_budget_usd"),
+    ],
+)
+def test_a_key_that_would_do_nothing_is_refused_by_name(name: str, key: str, launch: Launch) -> None:
+    config = {**launch.agent_config, key: ["Edit"]}
+    with pytest.raises(LaunchRefused, match=f"{name} cannot keep to `{key}`"):
+        RUNTIMES[name].command(replace(launch, agent_config=config))
