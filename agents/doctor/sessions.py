@@ -24,7 +24,7 @@ SAVED_WITHIN = timedelta(minutes=30)
 
 
 def fences() -> Iterator[Lie]:
-    """R2: a session carries a fence that its story has reached, and that no gate run of it carries too; `other` agents look on under the one that holds."""
+    """R2: a session carries a fence that its story has reached, and no gate run of it too; `other` agents look on under the one that holds."""
     for session in Session.objects.filter(fence__gt=F("story__fence")).select_related("story__project"):
         yield Lie(
             "R2",

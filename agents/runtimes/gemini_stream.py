@@ -76,6 +76,11 @@ class GeminiParser(LineParser):
         }
         return super().state() | copied(own)
 
+    def _note(self, data: bytes) -> list[Event]:
+        events = super()._note(data)
+        ends = self._main and any(event.body.get("note") == "step-end" for event in events)
+        return [*self._rest(), *events] if ends else events  # the last words of an answer that broke off
+
     def _whole(self, stream: int, line: bytes, over: int) -> list[Event]:
         events = super()._whole(stream, line, over)
         said = line[:4096].decode("utf-8", "replace") if stream == STDERR and self._main else ""

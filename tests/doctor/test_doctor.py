@@ -11,7 +11,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from agents.models import Session
-from agents.services import pool
+from agents.services import limiting, pool
 from huskies_site import doctoring
 from pipeline import conf
 from pipeline.doctor import Lie, lasting
@@ -20,7 +20,7 @@ from pipeline.git.names import SESSIONS, session_ref
 from pipeline.models import GateRun, Host, Merge, Story
 from pipeline.services import stories
 from tests import factories
-from tests.doctor.lies import LIES, Told, dead_but_said_to_run, late
+from tests.doctor.lies import LIES, Told, dead_but_said_to_run, late, live
 from tests.factories import ALICE
 from tests.pipeline.worlds import World
 
@@ -88,6 +88,19 @@ def test_a_story_that_was_taken_up_again_after_it_landed_is_no_lie(told: Told) -
     for verb in ("archive", "restore"):
         stories.perform(told.story, verb, actor=ALICE)
         assert doctoring.lies(0) == []
+
+
+def test_more_live_sessions_than_a_limit_that_was_lowered_since_are_no_lie(told: Told) -> None:
+    scopes = [("server", ""), ("project", "shop"), ("agent", "shop/coder-1"), ("role", "coder"), ("host", "")]
+    for scope, name in scopes:
+        with transaction.atomic():
+            live(told)
+            Session.objects.filter(pk=told.session.pk).update(created_at=timezone.now())
+            limiting.set_limit(scope, name, 0, actor=ALICE)
+            assert [lie for lie in doctoring.lies(0) if lie.rule == "R1"] == []
+            Session.objects.filter(pk=told.session.pk).update(created_at=timezone.now())  # claimed after that
+            assert [lie.rule for lie in doctoring.lies(0) if lie.rule == "R1"] == ["R1"], scope
+            transaction.set_rollback(True)
 
 
 def test_while_no_server_runs_what_it_will_still_notice_is_no_lie(told: Told) -> None:

@@ -106,6 +106,34 @@ def test_parsing_goes_on_from_a_stored_state(
     assert in_pieces.state() == at_once.state()
 
 
+RECORDINGS = [
+    (ClaudeParser, "edit"),
+    (CodexParser, "codex/edit"),
+    (CodexParser, "codex/code_mode"),
+    (GeminiParser, "gemini/edit"),
+    (GeminiParser, "gemini/overloaded"),
+]
+
+
+@pytest.mark.parametrize(("make", "name"), RECORDINGS, ids=[name for _, name in RECORDINGS])
+@given(data=st.data())
+def test_a_recording_that_is_cut_anywhere_is_read_as_far_as_it_goes(
+    make: Callable[..., LineParser], name: str, data: Any
+) -> None:
+    """Cut in the middle of a line, and what is left of it is kept as output; or with bytes changed."""
+    whole = sample(name)
+    at = data.draw(st.integers(0, len(whole) - 1))
+    cut = data.draw(st.integers(1, len(whole[at].data) - 1))
+    parser = make()
+    events = fed(parser, [*whole[:at], Record(STDOUT, whole[at].data[:cut], UNFINISHED)])
+    storable(events)
+    assert bodies(events, "output")
+    assert parser.outcome(None).kind in ("lost", "done")
+    spoilt = bytearray(whole[at].data)
+    spoilt[cut] ^= data.draw(st.integers(1, 255))
+    storable(fed(make(), [*whole[:at], Record(STDOUT, bytes(spoilt)), *whole[at + 1 :]]))
+
+
 @given(data=st.data())
 def test_a_line_in_pieces_is_the_same_line(data: Any) -> None:
     whole = sample("edit")

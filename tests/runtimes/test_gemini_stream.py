@@ -5,7 +5,7 @@ import time
 import pytest
 
 from agents.runtimes.gemini_stream import GeminiParser
-from tests.runtimes.records import STDERR, Record, bodies, ended, fed, line, sample
+from tests.runtimes.records import STDERR, Record, bodies, ended, fed, line, note, sample
 
 CODES = {"rate_limit": 173, "retry_after": 173, "daily_quota": 173, "overloaded": 247, "turn_limit": 53}
 
@@ -88,10 +88,13 @@ def test_a_provider_that_says_when_is_believed() -> None:
     assert until is not None and abs(until - time.time() - 3600) < 60
 
 
-def test_text_arrives_line_by_line_and_a_tool_ends_it() -> None:
+def test_text_arrives_line_by_line_and_a_tool_or_the_end_of_the_run_ends_it() -> None:
     def said(text: str) -> Record:
         return line({"type": "message", "role": "assistant", "content": text, "delta": True})
 
+    parser = GeminiParser()
+    fed(parser, [note("step-start", step="agent"), said("half a sen")])
+    assert parser.feed(note("step-end", step="agent", outcome="exited"))[0].body == {"text": "half a sen"}
     parser = GeminiParser()
     assert parser.feed(said("one\ntw"))[0].body == {"text": "one\n", "more": True}
     assert parser.feed(said("o")) == []
