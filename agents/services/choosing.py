@@ -44,6 +44,8 @@ class Live:
     host: str
     person: int | None
     since: datetime
+    suspect: datetime | None = None
+    """Since when nothing is heard of its host."""
 
 
 @dataclass(slots=True)
@@ -71,6 +73,7 @@ class Pool:
         limits = _limits()
         rows = Session.objects.live().values_list(
             "agent_id", "project_id", "story_id", "story__number", "role", "model", "host", "started_by_id", "created_at",
+            "suspect_since",
         )  # fmt: skip
         agents: dict[int, list[Agent]] = {pk: [] for pk in wanted}
         for agent in Agent.objects.filter(project__in=wanted, configured=True).order_by("position"):
@@ -194,10 +197,7 @@ def _free(story: Story, field: list[Agent], pool: Pool, wanted: Agent | None, ro
         reasons.append(reason)
     if reasons:
         raise MustWait("; ".join(dict.fromkeys(reasons)))
-    at_work = [
-        f"{agent.name} has been on #{busy[agent.pk].number} for {minutes(busy[agent.pk].since, pool.now)}"
-        for agent in field
-    ]
+    at_work = [_at_work(agent, busy[agent.pk], pool.now) for agent in field]
     if wanted:
         raise MustWait(f"its agent {at_work[0]}", line=f"agent:{wanted.pk}")
     label = "coders" if role == Role.CODER else f"{Role(role).label} agents"
@@ -206,6 +206,13 @@ def _free(story: Story, field: list[Agent], pool: Pool, wanted: Agent | None, ro
         f"; {', '.join(at_work[:SHOWN_BUSY])}",
         line=f"{role}:{story.project_id}",
     )
+
+
+def _at_work(agent: Agent, live: Live, now: datetime) -> str:
+    silent = (
+        f" (nothing is heard of its host {live.host} since {live.suspect:%H:%M} UTC)" if live.suspect else ""
+    )
+    return f"{agent.name} has been on #{live.number} for {minutes(live.since, now)}{silent}"
 
 
 def _within(story: Story, pool: Pool, role: str) -> None:

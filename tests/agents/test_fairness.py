@@ -136,3 +136,13 @@ def test_after_its_minutes_any_agent_may_take_a_pinned_story():
     Story.objects.filter(pk=story.pk).update(waiting_since=timezone.now() - timedelta(minutes=11))
     assert assigning.auto_assign() == 1
     assert story.sessions.get().agent.name == "coder-2"
+
+
+@pytest.mark.django_db
+def test_a_silent_host_is_named_beside_what_waits_for_it():
+    project = factories.project()
+    factories.coder(project)
+    pool.start_story(factories.story(project), actor=ALICE)
+    Session.objects.update(host="box-2", suspect_since=BEGIN)
+    queued = pool.start_story(factories.story(project), actor=ALICE).queued
+    assert queued.endswith("less than a minute (nothing is heard of its host box-2 since 00:00 UTC)")
