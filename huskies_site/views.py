@@ -62,7 +62,9 @@ def demo(request: HttpRequest) -> HttpResponse:
 def doctor(request: HttpRequest) -> HttpResponse:
     """What the last round of the doctor found, and what it healed."""
     if not may(request.user, "host.edit", None):
-        return refused(request, NotAllowed("Only an admin of the whole server sees the doctor."), reverse("home"))
+        return refused(
+            request, NotAllowed("Only an admin of the whole server sees the doctor."), reverse("home")
+        )
     healed = Act.objects.filter(verb=HEALED).order_by("-pk")[:50]
     return render(request, "doctor.html", {"last": rounds.last(), "healed": healed})
 

@@ -20,7 +20,19 @@ from pipeline.processes.identity import Identity
 
 LOCK = "up.lock"
 BACKLOG = 512
-NETWORK_SHARES = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "lustre", "fuse.sshfs", "fuse.glusterfs", "fuse.ceph")
+NETWORK_SHARES = (
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "smbfs",
+    "afs",
+    "ceph",
+    "lustre",
+    "fuse.sshfs",
+    "fuse.glusterfs",
+    "fuse.ceph",
+)
 
 
 class CannotStart(Exception):

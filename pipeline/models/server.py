@@ -32,7 +32,9 @@ class Act(models.Model):
 
     actor = models.CharField(max_length=150, help_text="A person's name, or `server`.")
     verb = models.CharField(max_length=30)
-    subject = models.CharField(max_length=300, help_text="Such as `agent web/coder-1` or `the server's limit`.")
+    subject = models.CharField(
+        max_length=300, help_text="Such as `agent web/coder-1` or `the server's limit`."
+    )
     why = models.TextField(blank=True)
     at = models.DateTimeField(auto_now_add=True)
 

@@ -98,7 +98,10 @@ class Story(models.Model):
         help_text="The person who pressed start; the agents' time is counted as theirs.",
     )
     deleting = models.CharField(
-        max_length=150, blank=True, editable=False, help_text="Who deleted it; it goes once nothing of it runs."
+        max_length=150,
+        blank=True,
+        editable=False,
+        help_text="Who deleted it; it goes once nothing of it runs.",
     )
     not_before = models.DateTimeField(
         null=True, editable=False, help_text="A provider asked us to wait until then."

@@ -332,7 +332,12 @@ def _hold(story: Story, actor: Actor, why: str) -> None:
         raise TransitionRefused(
             f"Story {story.label} cannot be held: in {story.get_stage_display().lower()} nothing happens by itself."
         )
-    _set(story, held_for=f"held by {actor.name}" + (f": {why}" if why else ""), fence=F("fence") + 1, not_before=None)
+    _set(
+        story,
+        held_for=f"held by {actor.name}" + (f": {why}" if why else ""),
+        fence=F("fence") + 1,
+        not_before=None,
+    )
     signals.work_must_stop.send(sender=Story, story=story, actor=actor, why=why or "held")
     moves.note(story, "hold", actor=actor, why=why)
 

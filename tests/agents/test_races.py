@@ -175,8 +175,8 @@ def test_claims_ends_stops_and_changing_limits_at_once_never_grant_too_much(seed
 
 
 @pytest.mark.long
-@pytest.mark.timeout(5400)
+@pytest.mark.timeout(15000)
 def test_a_hundred_thousand_claims_grant_nothing_twice_and_nothing_too_much(seed):
-    done = churn(100_000, seed, processes=4, timeout=5000)
+    done = churn(100_000, seed, processes=4, timeout=14000)
     assert done["claims"] >= 100_000
     print(dict(done))

@@ -32,7 +32,9 @@ class Command(BaseCommand):
             metavar="SECONDS",
             help="how long something may be under way (0: not at all)",
         )
-        parser.add_argument("--heal", action="store_true", help="mend what can be (a running server does each minute)")
+        parser.add_argument(
+            "--heal", action="store_true", help="mend what can be (a running server does each minute)"
+        )
         parser.add_argument("--json", action="store_true", dest="as_json")
 
     def run_from_argv(self, argv: list[str]) -> None:
