@@ -19,6 +19,12 @@ GIVE_UP_SECONDS = 20.0
 T = TypeVar("T")
 
 
+def is_busy(error: sqlite3.OperationalError) -> bool:
+    """Whether waiting may cure it: SQLITE_BUSY and its kinds (another process recovers the log after a crash), but for a stale snapshot."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF == sqlite3.SQLITE_BUSY and code != sqlite3.SQLITE_BUSY_SNAPSHOT
+
+
 def retried(connection: sqlite3.Connection, call: Callable[[], T]) -> T:
     """Run the call; while SQLite says busy and no transaction is open, again each millisecond, for at most 20 s."""
     deadline = None
@@ -26,7 +32,7 @@ def retried(connection: sqlite3.Connection, call: Callable[[], T]) -> T:
         try:
             return call()
         except sqlite3.OperationalError as error:
-            if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY or connection.in_transaction:
+            if not is_busy(error) or connection.in_transaction:
                 raise
             now = time.monotonic()
             deadline = deadline or now + GIVE_UP_SECONDS
@@ -55,10 +61,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
             try:
                 return connect(conn_params)
             except sqlite3.OperationalError as error:
-                if (
-                    getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY
-                    or time.monotonic() > deadline
-                ):
+                if not is_busy(error) or time.monotonic() > deadline:
                     raise
                 time.sleep(RETRY_SECONDS)
 
