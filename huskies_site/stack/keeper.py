@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from huskies_site.stack import forks, members, startup
+from huskies_site.stack.datafile import DataFile
 from pipeline.processes.identity import Identity
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 30.0  # seconds before a dead part starts again: 1, 2, 4 ... 30
@@ -51,6 +52,7 @@ class Keeper:
     say: Say
     heartbeat: float = 10.0
     until_idle: bool = False
+    data_file: DataFile = field(default_factory=DataFile)
     stopping_since: float | None = None
     asked: int = 0
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
@@ -106,6 +108,10 @@ class Keeper:
                     members.forget(self.home)
                     return 0
             else:
+                if said := self.data_file.changed():
+                    self.say(said)
+                    self._kill_all()
+                    return 1
                 self._start_due(now)
                 self._look_at_queue(now)
             for key, _ in self._selector.select(self._patience()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 from collections.abc import Callable
@@ -101,6 +102,20 @@ def test_a_queue_that_hangs_is_killed_and_starts_again(start: Start) -> None:
     os.killpg(up.parts["workers"], signal.SIGSTOP)
     up.wait_for("workers have not answered")
     up.wait_for("workers started", count=2)
+
+
+@pytest.mark.parametrize("what", ["removed", "replaced"])
+def test_a_database_that_is_taken_away_under_the_server_ends_it_with_a_sentence(
+    start: Start, home: Path, what: str
+) -> None:
+    up = start(HUSKIES_HEARTBEAT_S="1").ready()
+    database = home / "huskies.sqlite3"
+    kept = database.rename(home / "before.sqlite3")
+    if what == "replaced":
+        shutil.copy(kept, database)
+    up.wait_for(rf"The database {database} was (removed|replaced by another file) while the server ran")
+    assert up.child.wait(timeout=20) == 1
+    assert wait_until_none(home) == []
 
 
 def test_ctrl_c_ends_every_part(start: Start, home: Path) -> None:
