@@ -49,9 +49,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for database in ("sqlite", "postgresql"):
         if item.get_closest_marker(f"on_{database}") and databases.chosen() != database:
             pytest.skip(OTHER_DATABASE + database)
+    if databases.chosen() != "sqlite" and not uses_a_database(item):
+        pytest.skip(OTHER_DATABASE + "sqlite")
     for need in needs.NEEDS:
         if item.get_closest_marker(need.marker) and (reason := need.missing()):
             pytest.skip(reason)
+
+
+def uses_a_database(item: pytest.Item) -> bool:
+    """Whether a test means something else on another database; the rest runs once, on the default one."""
+    own = "chaos" in item.path.parts  # real servers, with databases that the tests make for them
+    marked = item.get_closest_marker("django_db") or item.get_closest_marker("needs_postgresql")
+    return bool(own or marked or {"db", "transactional_db"} & set(getattr(item, "fixturenames", ())))
 
 
 @pytest.hookimpl(wrapper=True)
