@@ -21,8 +21,6 @@ from tests import factories
 from tests.e2e.shop import Shop, wait_for
 from tests.factories import ALICE
 
-pytest_plugins = ("tests.e2e.conftest",)
-
 
 @pytest.fixture
 def project(db: None) -> Project:

@@ -22,7 +22,6 @@ from tests import factories
 from tests.e2e.shop import Shop, wait_for, write
 from tests.factories import ALICE
 
-pytest_plugins = ("tests.e2e.conftest",)
 REPORT = {
     "story", "stage", "session", "agent", "outcome", "reason", "gate", "output", "conversation", "worktree", "commits", "tokens", "cost_usd",
 }  # fmt: skip

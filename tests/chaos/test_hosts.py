@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import timedelta
 from io import StringIO
 from typing import Any
 
@@ -129,7 +130,7 @@ def test_a_host_that_is_given_up_is_begun_anew_elsewhere_and_its_late_work_chang
     follower.scan()
     assert not follower.followed and not processes.launch(stale.pk)
     follower.close()
-    Process.objects.filter(pk=stale.pk).update(ended_at=stale.created_at)
+    Process.objects.filter(pk=stale.pk).update(ended_at=stale.created_at - timedelta(hours=1))
     healed = [str(one) for one in heal(doctoring.healers())]
     assert any("its runner lived" in one for one in healed), healed
     two.shop.server.until(lambda: not spawn.runner_alive(conf.runs(), session.key), what="the runner's end")

@@ -251,7 +251,7 @@ def test_any_text_is_a_script_or_refused(text: str) -> None:
 
 
 def test_runtimes_are_found_by_name() -> None:
-    assert set(RUNTIMES) == {"claude-code", "scripted"}
+    assert set(RUNTIMES) == {"claude-code", "codex", "command", "gemini-cli", "scripted"}
     assert get_runtime("scripted").label == "a scripted stand-in, not an AI"
-    with pytest.raises(UnknownRuntime, match="There are: claude-code, scripted"):
+    with pytest.raises(UnknownRuntime, match="There are: claude-code, codex, command, gemini-cli, scripted"):
         get_runtime("clippy")
