@@ -171,7 +171,7 @@ def at_any_instant_one_holder() -> None:
 
 def test_claims_ends_stops_and_changing_limits_at_once_never_grant_too_much(seed):
     done = churn(150, seed)
-    assert done["claims"] >= 150 and done["limits"] > 0 < done["stops"]
+    assert done["claims"] >= 150 and done["limits"] > 0  # how many stops met something that ran is chance
 
 
 @pytest.mark.long

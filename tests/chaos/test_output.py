@@ -43,6 +43,7 @@ def events(shop: Shop, story_session: int, kind: str = "") -> list[LogEvent]:
     return [row for row in found if kind in ("", row.kind)]
 
 
+@pytest.mark.on_sqlite
 @pytest.mark.parametrize(
     "size",
     [64 * MIB, pytest.param(1024 * MIB, marks=[pytest.mark.long, pytest.mark.timeout(900)])],
@@ -70,6 +71,7 @@ def test_a_huge_line_is_cut_for_people_and_the_work_goes_on(
     shop.settled()
 
 
+@pytest.mark.on_sqlite
 @pytest.mark.parametrize("line", [0, 80], ids=["without a newline", "in lines"])
 def test_endless_output_ends_at_the_cap(shop: Shop, monkeypatch: pytest.MonkeyPatch, line: int) -> None:
     cap = 2_000_000
@@ -121,6 +123,7 @@ def test_each_of_many_lines_is_stored_once_and_in_order(shop: Shop) -> None:
     shop.settled()
 
 
+@pytest.mark.on_sqlite
 def test_a_gate_that_prints_without_end_keeps_its_head_and_its_tail(shop: Shop) -> None:
     check = "echo the first line; head -c 3000000 /dev/zero | tr '\\0' 'x' | fold -w 100; echo; echo the last line; exit 1\n"
     file = project_file(max_retries=1).replace("check.sh\n", "check.sh\n  output_limit: 1000000\n")

@@ -18,7 +18,12 @@ from tests.e2e.shop import Shop
 from tests.factories import ALICE, git
 from tests.fake_provider import FakeProvider
 
-pytestmark = [pytest.mark.needs_gemini, pytest.mark.needs_bubblewrap, pytest.mark.timeout(240)]
+pytestmark = [
+    pytest.mark.needs_gemini,
+    pytest.mark.needs_bubblewrap,
+    pytest.mark.timeout(240),
+    pytest.mark.on_sqlite,
+]
 
 USAGE = {"input": 1000, "output": 100}
 

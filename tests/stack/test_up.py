@@ -10,6 +10,7 @@ import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -141,12 +142,18 @@ def test_down_ends_the_server(start: Start, home: Path) -> None:
 
 def test_the_demo_is_done_within_a_minute(start: Start, home: Path) -> None:
     up = start().ready()
-    made = json.loads(command(home, "demo", "--json").stdout)
+
+    def told(*words: str) -> Any:
+        done = command(home, *words, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    made = told("demo")
     assert [story["number"] for story in made["stories"]] == [1, 2, 3]
     seen_waiting = False
     for number in (1, 2, 3):
         while True:
-            listed = json.loads(command(home, "story", "list", "--json").stdout)
+            listed = told("story", "list")
             seen_waiting |= any("coders busy" in (story["waiting_for"] or "") for story in listed)
             if listed[number - 1]["stage"] == "done":
                 break
