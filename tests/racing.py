@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def database_url() -> str:
     return f"sqlite:///{name}" if connection.vendor == "sqlite" else databases.postgresql_url(name)
 
 
-def together(program: Path, orders: list[dict[str, Any]], timeout: float) -> list[dict[str, Any]]:
+def together(program: Path, orders: Sequence[Any], timeout: float) -> list[dict[str, Any]]:
     """What each process says at its end; none may have met an error."""
     connections.close_all()
     env = {

@@ -23,7 +23,8 @@ def main() -> None:
     churn = Churn(orders)
     print("ready", flush=True)
     sys.stdin.readline()
-    while churn.done["claims"] < orders["claims"]:
+    # Each process does some of everything, however the lot falls.
+    while churn.done["claims"] < orders["claims"] or not (churn.done["stops"] and churn.done["limits"]):
         try:
             churn.turn()
         except Exception as error:
@@ -137,7 +138,10 @@ class Churn:
         from pipeline.exceptions import Refused
         from pipeline.models import Story
 
-        story = Story.objects.select_related("project").get(pk=self.lot.choice(self.stories))
+        worked = list(
+            Story.objects.filter(sessions__state="queued").order_by("pk").values_list("pk", flat=True)
+        )
+        story = Story.objects.select_related("project").get(pk=self.lot.choice(worked or self.stories))
         with contextlib.suppress(Refused):
             pool.stop_story(story, actor=Actor("racer"))
             self.done["stops"] += 1
