@@ -28,10 +28,10 @@ def work_of(stories: Sequence[Story]) -> dict[int, dict[str, Any]]:
         live = session.state != State.ENDED
         if live or not told["live"]:
             told |= {"agent": session.agent.name, "session": session.pk, "live": live}
-    for story_id, cost in (
-        rows.order_by().values_list("story").annotate(cost=Sum("cost_usd")).values_list("story", "cost")
-    ):
-        found[story_id]["cost_usd"] = shapes.money(cost)
+    costs = rows.order_by().values_list("story").annotate(cost=Sum("cost_usd")).values_list("story", "cost")
+    for story_id, cost in costs:
+        if story_id in found:  # a session that was claimed since the first query is told by the next look
+            found[story_id]["cost_usd"] = shapes.money(cost)
     for told in found.values():
         del told["live"]
     return found
