@@ -12,7 +12,7 @@ from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.html import format_html
 
-from agents.agent_views import group_of
+from agents.agent_views import group_of, offered_of, offers
 from agents.models import Agent, Budget, Credential, Limit, RuntimePause, Session, Spend
 from agents.services import faces, roster
 from agents.views import log_of
@@ -59,27 +59,41 @@ class AgentAdmin(ReadOnly):
     ) -> HttpResponse:
         rows = Agent.objects.filter(pk=object_id) if object_id.isdecimal() else Agent.objects.none()
         shown = faces.of_agents(rows)
-        more = {"group": group_of(request, shown[0].agent.project), "face": shown[0]} if shown else {}
+        more: dict[str, Any] = {}
+        if shown:
+            agent = shown[0].agent
+            offered = offers(agent.role, offered_of([agent.project]))
+            more = {"group": group_of(request, agent.project), "face": shown[0], "offers": offered}
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), **more})
 
     @admin.action(description="Pause", permissions=["view"])
     def pause_selected(self, request: HttpRequest, queryset: QuerySet[Agent]) -> None:
-        self.each(request, queryset, lambda agent: roster.pause_agent(agent, actor=actor(request)))
+        self.each(request, queryset, lambda agent: roster.pause_agent(agent, actor=actor(request)), "Paused")
 
     @admin.action(description="Resume", permissions=["view"])
     def resume_selected(self, request: HttpRequest, queryset: QuerySet[Agent]) -> None:
-        self.each(request, queryset, lambda agent: roster.resume_agent(agent, actor=actor(request)))
+        self.each(
+            request, queryset, lambda agent: roster.resume_agent(agent, actor=actor(request)), "Resumed"
+        )
 
     @admin.action(description="Stop what they run", permissions=["view"])
     def stop_selected(self, request: HttpRequest, queryset: QuerySet[Agent]) -> None:
-        self.each(request, queryset, lambda agent: roster.stop_agent(agent, actor=actor(request)))
+        self.each(
+            request, queryset, lambda agent: roster.stop_agent(agent, actor=actor(request)), "Asked to stop"
+        )
 
-    def each(self, request: HttpRequest, agents: QuerySet[Agent], act: Callable[[Agent], object]) -> None:
+    def each(
+        self, request: HttpRequest, agents: QuerySet[Agent], act: Callable[[Agent], object], past: str
+    ) -> None:
+        done = []
         for agent in agents.select_related("project"):
             try:
                 act(agent)
+                done.append(roster.label(agent))
             except Refused as error:
                 self.message_user(request, error.message, level="error")
+        if done:
+            self.message_user(request, f"{past}: {', '.join(done)}.")
 
 
 class OnOurPage(ReadOnly):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import messages
-from django.db.models import Q
+from django.db.models import F, Q, Window
+from django.db.models.functions import RowNumber
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -14,8 +14,9 @@ from django.views.decorators.http import require_GET, require_POST
 from agents.models import Agent, Session
 from agents.services import faces, pool, roster, using
 from agents.services.choosing import Pool
+from agents.views import told
 from pipeline.exceptions import BadInput, Refused
-from pipeline.live.topics import newest
+from pipeline.live.topics import TOPICS_AT_MOST, newest
 from pipeline.models import Act, Project, Story
 from pipeline.roles import may
 from pipeline.services.stories import find_story
@@ -24,9 +25,8 @@ from pipeline.views import actor, posted, project_for, refused, rights
 
 RECENT = 12
 WAITING_AT_MOST = 60
-OFFERED_AT_MOST = 200
-TOPICS_AT_MOST = 20
-"""As many as one socket may listen to; the page looks again each half minute besides."""
+OFFERED_AT_MOST = 50
+"""Stories of each project and stage, so that no long backlog hides what others could take."""
 VERBS = ("start", "assign", "stop", "pause", "resume")
 
 
@@ -46,8 +46,8 @@ def all_agents(request: HttpRequest) -> HttpResponse:
 
 def _page(request: HttpRequest, projects: list[Project], more: dict[str, Any]) -> HttpResponse:
     cursors = cursors_of(projects)
-    stories = Story.objects.filter(project__in=projects).select_related("project")
-    offered = list(stories.exclude(stage__in=OVER).order_by("project_id", "number")[:OFFERED_AT_MOST])
+    waiting = Story.objects.filter(project__in=projects, stage__in=ACTIVE).exclude(waiting_for="")
+    offered = offered_of(projects)
     sessions = Session.objects.filter(project__in=projects).select_related(
         "story__project", "agent", "project"
     )
@@ -56,9 +56,8 @@ def _page(request: HttpRequest, projects: list[Project], more: dict[str, Any]) -
         **more,
         "closed": look.closed,
         "groups": [_group(request, row, offered, look) for row in projects],
-        "waiting": stories.filter(stage__in=ACTIVE)
-        .exclude(waiting_for="")
-        .order_by("waiting_since", "number")[:WAITING_AT_MOST],
+        "waiting": waiting.select_related("project").order_by("waiting_since", "number")[:WAITING_AT_MOST],
+        "waiting_in_all": waiting.count(),
         "sessions": sessions.defer("prompt", "entry").order_by("-id")[:RECENT],
         "acts": acts_of(projects, everything=bool(request.user.is_superuser) and "project" not in more),
         "cursors": cursors,
@@ -69,7 +68,10 @@ def _page(request: HttpRequest, projects: list[Project], more: dict[str, Any]) -
 
 
 def cursors_of(projects: list[Project]) -> dict[str, int]:
-    """Topic -> where its news stands, for as many projects as one socket may listen to. Taken before the rows are read."""
+    """Topic -> where its news stands, for as many projects as one socket may listen to. Taken before the rows are read.
+
+    Of the others such a page tells when it looks again by itself (`data-refresh`).
+    """
     return {f"project:{row.pk}": newest(f"project:{row.pk}") for row in projects[:TOPICS_AT_MOST]}
 
 
@@ -97,6 +99,14 @@ def group_of(request: HttpRequest, project: Project) -> dict[str, Any]:
     }
 
 
+def offered_of(projects: list[Project]) -> list[Story]:
+    """The stories of the projects that an agent could be started on: the first of each stage."""
+    place = Window(RowNumber(), partition_by=[F("project_id"), F("stage")], order_by="number")
+    rows = Story.objects.filter(project__in=projects, deleting="").exclude(stage__in=OVER)
+    found = rows.annotate(place=place).filter(place__lte=OFFERED_AT_MOST)
+    return list(found.order_by("project_id", "number"))
+
+
 def offers(role: str, stories: list[Story]) -> list[Story]:
     """The stories that an agent of the role could be started on, from where they stand."""
     return [story for story in stories if story.stage in pool.STAGES[role]]
@@ -117,19 +127,15 @@ def agent_do(request: HttpRequest, name: str, agent: str, verb: str) -> HttpResp
     project = project_for(request, name)
     row = get_object_or_404(Agent.objects.select_related("project"), project=project, name=agent)
     back = reverse("all-agents") if request.POST.get("next") == "all" else reverse("agents", args=[name])
-    if request.POST.get("next") == "story" and request.POST.get("story", "").isdecimal():
-        back = reverse("story", args=[name, int(request.POST["story"][:9])])
     try:
-        said = perform(request, row, verb)
+        perform(request, row, verb)
     except Refused as error:
         return refused(request, error, back)
-    if said:
-        messages.info(request, said)
     return redirect(back)
 
 
-def perform(request: HttpRequest, agent: Agent, verb: str) -> str:
-    """Calls the verb; returns what the person should be told, "" if the page shows it. Raises Refused."""
+def perform(request: HttpRequest, agent: Agent, verb: str) -> None:
+    """Calls the verb, and tells what the page does not show by itself. Raises Refused."""
     who = actor(request)
     if verb in ("start", "assign"):
         # The number alone: a story of another project is none of this page's business, not even that it exists.
@@ -138,12 +144,8 @@ def perform(request: HttpRequest, agent: Agent, verb: str) -> str:
             started = pool.start_story(story, actor=who, agent_name=agent.name)
         else:
             started = roster.assign(story, agent.name, actor=who)
-        if started.session is None:
-            return f"Story {story.label} waits: {started.queued}."
-        if not pool.server_is_running():
-            return f"Story {story.label} is claimed, but no supervisor runs; it begins with the next ./huskies up."
-        return ""
-    if verb == "stop":
+        told(request, story, started)
+    elif verb == "stop":
         roster.stop_agent(agent, actor=who, why=posted(request, "why"))
     elif verb == "pause":
         roster.pause_agent(agent, actor=who, why=posted(request, "why"))
@@ -151,4 +153,3 @@ def perform(request: HttpRequest, agent: Agent, verb: str) -> str:
         roster.resume_agent(agent, actor=who)
     else:
         raise BadInput(f"{verb!r} is nothing one can do with an agent; there are {', '.join(VERBS)}.")
-    return ""

@@ -24,18 +24,18 @@ class CredentialForm(forms.Form):
         label="Addresses it may be sent to",
         help_text="Separated by spaces; empty = the provider's own.",
     )
+    replace = forms.BooleanField(required=False, label="Replace the one of that name, if there is one")
 
 
 class SubjectForm(forms.Form):
-    """What is limited: a scope and a name in it. On a project's page a bare agent or number is one of the project's, and empty is the project."""
+    """What is limited: a scope and a name in it. On a project's page a bare agent or number is one of the project's, and empty is the project.
 
+    `names`: what may be named on the server's page, `own`: on a project's besides itself.
+    """
+
+    names = own = ""
     scope = forms.ChoiceField(label="Of")
-    subject = forms.CharField(
-        required=False,
-        max_length=200,
-        label="Name",
-        help_text="A host, project, person, role, model, PROJECT/AGENT or PROJECT/NUMBER; empty = each.",
-    )
+    subject = forms.CharField(required=False, max_length=200, label="Name")
     why = forms.CharField(required=False, max_length=500, label="Why, for the history")
 
     def __init__(self, *args: Any, scopes: Sequence[str], project: Project | None, **kwargs: Any) -> None:
@@ -46,7 +46,9 @@ class SubjectForm(forms.Form):
         assert isinstance(field, forms.ChoiceField)  # noqa: S101
         field.choices = [(scope, Scope(scope).label) for scope in scopes]
         if project is not None:
-            self.fields["subject"].help_text = "An agent's name, or a story's number; empty for the project."
+            self.fields["subject"].help_text = f"{self.own}; empty for the project."
+        else:
+            self.fields["subject"].help_text = f"{self.names}; empty = each of them, or the whole server."
 
     def clean(self) -> dict[str, Any]:
         values: dict[str, Any] = super().clean() or self.cleaned_data
@@ -55,24 +57,28 @@ class SubjectForm(forms.Form):
         return values
 
     def _within(self, project: Project, scope: str, name: str) -> str:
-        """A name of the project's own things, whatever was written: its page changes nothing else."""
+        """The full name of one of the project's own things: its page changes nothing else, and nothing that was not meant."""
         if scope in (Scope.PROJECT, Scope.REVIEW):
+            if name not in ("", project.name):
+                raise forms.ValidationError({"subject": f"Leave it empty for the project, {project.name}."})
             return project.name
         own = name.removeprefix(f"{project.name}/").lstrip("#")
         if not own or "/" in own:
-            raise forms.ValidationError(
-                {"subject": "Name an agent, or a story by its number, of this project."}
-            )
+            raise forms.ValidationError({"subject": f"Name one of this project. {self.own}."})
         return f"{project.name}/{own}"
 
 
 class LimitForm(SubjectForm):
     field_order = ("scope", "subject", "most", "why")
+    names = "A host, project, person, role, model or PROJECT/AGENT"
+    own = "An agent's name"
     most = forms.IntegerField(required=False, min_value=0, label="At most", help_text="0 = nothing starts.")
 
 
 class BudgetForm(SubjectForm):
     field_order = ("scope", "subject", "period", "usd", "tokens", "why")
+    names = "A project, person or PROJECT/NUMBER"
+    own = "A story's number"
     period = forms.ChoiceField(choices=Period.choices)
     usd = forms.DecimalField(
         required=False,

@@ -12,12 +12,14 @@ from django.views.decorators.http import require_GET, require_POST
 
 from agents.agent_views import acts_of, cursors_of
 from agents.forms import BudgetForm, LimitForm
+from agents.models import Budget, Limit
 from agents.models.limit import COUNTED, PAID, Scope
-from agents.services import limiting, using
+from agents.services import limiting, subjects, using
 from pipeline.exceptions import BadInput, NotAllowed, Refused
 from pipeline.forms import faults
 from pipeline.models import Project
 from pipeline.roles import may
+from pipeline.services.stories import check_may
 from pipeline.views import actor, project_for, refused, rights
 
 PROJECT_LIMITS = (Scope.PROJECT, Scope.AGENT, Scope.REVIEW)
@@ -73,32 +75,30 @@ def server_limit_set(request: HttpRequest) -> HttpResponse:
 
 
 def _set(request: HttpRequest, project: Project | None, back: str) -> HttpResponse:
-    """Set or take away one limit (`most`) or one budget (`period`). Services decide who may; a project's page names its own things only."""
+    """Set or take away (`clear`) one limit, or one budget (it has a `period`). A project's page names its own things only."""
     of_money = "period" in request.POST
-    kind = BudgetForm if of_money else LimitForm
+    noun, kind = ("budget", BudgetForm) if of_money else ("limit", LimitForm)
     scopes = (PROJECT_BUDGETS if of_money else PROJECT_LIMITS) if project else (PAID if of_money else COUNTED)
     form = kind(request.POST, scopes=scopes, project=project)
     try:
-        if project is not None and not may(
-            request.user, "budget.edit" if of_money else "limit.edit", project
-        ):
-            raise NotAllowed(
-                f"Limits and budgets of project {project.name} are changed by its operators and admins."
-            )
+        check_may(actor(request), f"{noun}.edit", project)
         if not form.is_valid():
-            raise BadInput(f"The form cannot be used. {faults(form)}")
+            raise BadInput(f"The {noun} was not changed. {faults(form)}")
         values = form.cleaned_data
         scope, subject, why = values["scope"], values["subject"], values["why"]
         clear = "clear" in request.POST
         if of_money:
             usd, tokens = (None, None) if clear else (values["usd"], values["tokens"])
-            limiting.set_budget(scope, subject, values["period"], usd, tokens, actor=actor(request), why=why)
+            row: Budget | Limit | None = limiting.set_budget(
+                scope, subject, values["period"], usd, tokens, actor=actor(request), why=why
+            )
         else:
             most = None if clear else values["most"]
             if most is None and not clear:
                 raise BadInput("Give the limit a number; 0 means that nothing starts.")
-            limiting.set_limit(scope, subject, most, actor=actor(request), why=why)
+            row = limiting.set_limit(scope, subject, most, actor=actor(request), why=why)
     except Refused as error:
         return refused(request, error, back)
-    messages.success(request, "It is changed. What runs goes on, and counts until it ends.")
+    done = f"The {noun} of {subjects.find(scope, subject).label} is {'set' if row else 'taken away'}."
+    messages.success(request, f"{done} What runs goes on, and counts until it ends.")
     return redirect(back)

@@ -14,7 +14,7 @@ from agents.runtimes import RUNTIMES
 from agents.services import breaker, credentials, pool, roster
 from pipeline.exceptions import NotAllowed, Refused
 from pipeline.live.topics import newest
-from pipeline.models import Project
+from pipeline.models import Project, Story
 from pipeline.roles import may
 from pipeline.views import actor, posted, refused, rights, story_for
 
@@ -33,6 +33,12 @@ def story_start(request: HttpRequest, name: str, number: int) -> HttpResponse:
         started = pool.start_story(story, actor=actor(request), agent_name=posted(request, "agent") or None)
     except Refused as error:
         return refused(request, error, back)
+    told(request, story, started)
+    return redirect(back)
+
+
+def told(request: HttpRequest, story: Story, started: pool.Started) -> None:
+    """What a start did that the page does not show by itself."""
     if started.session is None:
         messages.info(request, f"Story {story.label} waits: {started.queued}.")
     elif not pool.server_is_running():
@@ -40,7 +46,6 @@ def story_start(request: HttpRequest, name: str, number: int) -> HttpResponse:
             request,
             f"Story {story.label} is claimed, but no supervisor runs; it begins with the next ./huskies up.",
         )
-    return redirect(back)
 
 
 @require_POST
@@ -52,8 +57,7 @@ def story_assign(request: HttpRequest, name: str, number: int) -> HttpResponse:
         started = roster.assign(story, posted(request, "agent"), actor=actor(request))
     except Refused as error:
         return refused(request, error, back)
-    if started.session is None:
-        messages.info(request, f"Story {story.label} waits: {started.queued}.")
+    told(request, story, started)
     return redirect(back)
 
 
@@ -124,6 +128,7 @@ def credential_list(request: HttpRequest) -> HttpResponse:
                 value=values["value"],
                 base_urls=values["base_urls"].split(),
                 actor=actor(request),
+                replace=values["replace"],
             )
         except Refused as error:
             return refused(request, error, reverse("credentials"))

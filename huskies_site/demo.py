@@ -17,7 +17,7 @@ from pipeline.actors import Actor
 from pipeline.exceptions import Refused
 from pipeline.git import GitError
 from pipeline.git.command import project_git
-from pipeline.models import Project
+from pipeline.models import Capacity, Project
 from pipeline.models.project import ProjectVersionState
 from pipeline.processes.confine import level_available
 from pipeline.projectfile import PROJECT_FILE
@@ -37,13 +37,13 @@ def start_demo(actor: Actor, *, start: bool = True) -> Project:
     has fetched the repository, then until a coder is free. Raises NotAllowed, DemoNotMade.
     """
     stories.check_may(actor, "demo.start", None)
-    name = free_name()
-    folder = conf.home() / "demo" / f"{name}-{secrets.token_hex(3)}"
+    folder = conf.home() / "demo" / secrets.token_hex(6)
     blob, commit = make_repository(folder)
     # Asked before the transaction: the answer may need a trial start of bubblewrap.
     unconfined = level_available().name == "none"
     with transaction.atomic():
-        project = projects.add_project(str(folder), name=name, actor=actor)
+        Capacity.lock()  # of two demos at once, each finds a name of its own
+        project = projects.add_project(str(folder), name=free_name(), actor=actor)
         if unconfined:
             # Its only agents are the scripted ones that this very actor starts here.
             Project.objects.filter(pk=project.pk).update(unconfined_allowed=True)

@@ -13,6 +13,7 @@ from django.utils import timezone
 from huskies_site import doctoring
 from pipeline import conf
 from pipeline.doctor import Checker, Lie, heal
+from pipeline.processes.runfolder import write_durably
 
 logger = logging.getLogger("huskies.doctor")
 
@@ -74,30 +75,25 @@ class Rounds:
             )
 
     def close(self) -> None:
-        names = {(lie.rule, lie.subject) for lie in self.found}
-        if self.before is not None:
-            lasting = sorted(lie for lie in self.found if (lie.rule, lie.subject) in self.before)
-            for lie in lasting:
-                if (lie.rule, lie.subject) not in self.told:
-                    logger.error("%s", lie, extra={"action": "lie", "rule": lie.rule})
-            self.told = {(lie.rule, lie.subject) for lie in lasting}
-            write(
-                {
-                    "at": timezone.now().isoformat(timespec="seconds"),
-                    "host": conf.host(),
-                    "lies": [asdict(lie) for lie in lasting],
-                }
-            )
-        self.before, self.found = names, set()
+        found, before = self.found, self.before
+        # First: a result that cannot be written must not stay in the next one.
+        self.before, self.found = {(lie.rule, lie.subject) for lie in found}, set()
+        if before is None:
+            return
+        lasting = sorted(lie for lie in found if (lie.rule, lie.subject) in before)
+        for lie in lasting:
+            if (lie.rule, lie.subject) not in self.told:
+                logger.error("%s", lie, extra={"action": "lie", "rule": lie.rule})
+        self.told = {(lie.rule, lie.subject) for lie in lasting}
+        result = {
+            "at": timezone.now().isoformat(timespec="seconds"),
+            "host": conf.host(),
+            "lies": [asdict(lie) for lie in lasting],
+        }
+        write_durably(str(conf.home()), FILE, json.dumps(result).encode())
 
 
 rounds = Rounds()
-
-
-def write(result: dict[str, Any]) -> None:
-    part = conf.home() / f"{FILE}.part"
-    part.write_text(json.dumps(result))
-    part.replace(conf.home() / FILE)
 
 
 def last() -> dict[str, Any] | None:

@@ -66,7 +66,8 @@ def doctor(request: HttpRequest) -> HttpResponse:
             request, NotAllowed("Only an admin of the whole server sees the doctor."), reverse("home")
         )
     healed = Act.objects.filter(verb=HEALED).order_by("-pk")[:50]
-    return render(request, "doctor.html", {"last": rounds.last(), "healed": healed})
+    context = {"last": rounds.last(), "healed": healed, "supervised": hosts.runs_here()}
+    return render(request, "doctor.html", context)
 
 
 @login_not_required

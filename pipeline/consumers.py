@@ -23,7 +23,6 @@ from pipeline.roles import may
 
 MESSAGE_BYTES = 4096
 MESSAGES_PER_SECOND = 20
-TOPICS_AT_MOST = 20
 RECHECK_SECONDS = 30.0
 
 
@@ -75,7 +74,7 @@ class LiveConsumer(AsyncWebsocketConsumer):
 
     async def subscribe(self, topic: str, since: Any) -> None:
         """Join first, then replay what is after the cursor: nothing is missed, and `write` drops what came twice."""
-        if topic in self.cursors or len(self.cursors) >= TOPICS_AT_MOST:
+        if topic in self.cursors or len(self.cursors) >= topics.TOPICS_AT_MOST:
             return
         if not await self.allowed(topic):
             await self.send(

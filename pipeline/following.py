@@ -19,13 +19,17 @@ RECORDS_PER_TURN = 500
 
 @dataclass
 class Followed:
-    """One process that is followed: its row, where its log stands, and the descriptor that tells its end."""
+    """One process that is followed: its row, where its log stands, and the descriptor that tells its end.
+
+    `unread`: why its log is not read any further, "" while it is.
+    """
 
     process: Process
     folder: Path
     pidfd: int | None = None
     size: int = 0
     gone: bool = False
+    unread: str = ""
     checked: float = 0.0
 
 
@@ -44,6 +48,8 @@ class Batch:
 def read(followed: Followed) -> Batch | None:
     """The next whole records of a log, at most a turn's share; None when there are none."""
     path, begin = followed.folder / "log", followed.process.offset
+    if followed.unread:
+        return None
     try:
         size = path.stat().st_size
     except FileNotFoundError:

@@ -35,7 +35,6 @@ logger = logging.getLogger("huskies.supervisor")
 SCAN_SECONDS = 1.0
 LAUNCH_SECONDS = 2.0
 HEARTBEAT_SECONDS = 3.0
-LEASE_SECONDS = 3600.0
 
 
 @dataclass
@@ -99,6 +98,10 @@ class Supervisor:
                 "The supervisor could not use the database; it tries again in a second.",
                 extra={"action": "database_away"},
             )
+            for followed in list(
+                self.followed.values()
+            ):  # parsed and not stored, it would be parsed on top of itself
+                self.drop(followed)
             time.sleep(1)
 
     def due(self, name: str, seconds: float, now: float) -> bool:
@@ -177,11 +180,17 @@ class Supervisor:
                     extra={"action": "batch_failed"},
                 )
             for batch in batches:
-                batch.followed.process.refresh_from_db()
-                if batch.followed.process.offset == batch.begin:
-                    self.store_alone(batch)
-                else:  # another follower has stored these already; the next scan takes it up where it stands
-                    self.drop(batch.followed)
+                process = batch.followed.process
+                with contextlib.suppress(
+                    Process.DoesNotExist
+                ):  # its story was deleted: the next line drops it
+                    process.refresh_from_db()
+                    if process.offset == batch.begin:
+                        self.store_alone(batch)
+                        continue
+                self.drop(
+                    batch.followed
+                )  # another follower stored these: the next scan takes it up where it stands
 
     def parsed(self, batch: Batch) -> bool:
         """Whether the batch's records could be understood; a log that cannot be ends its process."""
@@ -194,8 +203,7 @@ class Supervisor:
             logger.exception(
                 "The log of process %s cannot be understood.", process.key, extra={"action": "handler_failed"}
             )
-            self.fail(process, "its log could not be understood (handler failed)")
-            self.drop(batch.followed)
+            batch.followed.unread = "its log could not be understood (handler failed)"
             return False
         return True
 
@@ -210,12 +218,13 @@ class Supervisor:
         except Overtaken as error:
             logger.warning("%s", error, extra={"action": "overtaken"})
         except Exception:
-            process = batch.followed.process
             logger.exception(
-                "The log of process %s cannot be stored.", process.key, extra={"action": "handler_failed"}
+                "The log of process %s cannot be stored.",
+                batch.followed.process.key,
+                extra={"action": "handler_failed"},
             )
-            self.fail(process, "its log could not be stored (handler failed)")
-            self.drop(batch.followed)
+            batch.followed.unread = "its log could not be stored (handler failed)"
+            batch.followed.process.refresh_from_db()
 
     def store(self, batch: Batch) -> None:
         """Rows, parser state and offset in one transaction; by compare-and-set on the offset, so that two followers store once."""
@@ -255,6 +264,8 @@ class Supervisor:
             if not followed.gone and now >= followed.checked:
                 followed.checked = now + SCAN_SECONDS
                 followed.gone = not spawn.runner_alive(conf.runs(), followed.process.key)
+                if followed.unread and not followed.gone:
+                    processes.stop(followed.process, grace=1.0, reason=followed.unread)
             if followed.gone:
                 self.ended(followed)
 
@@ -316,9 +327,6 @@ class Supervisor:
     def end(self, process_id: int) -> None:
         if not self.guarded(lambda: processes.handle_end(process_id), f"handler of process {process_id}"):
             self._due.setdefault("scan", 0.0)
-
-    def fail(self, process: Process, why: str) -> None:
-        processes.stop(process, grace=1.0, reason=why)
 
     # -- what nobody finished --------------------------------------------------------------------------------------
 

@@ -50,7 +50,9 @@ def add_credential(
             f"{kind!r} is no kind of credential; the kinds are {', '.join(CredentialKind.values)}."
         )
     elif not value:
-        raise BadInput(f"Credential {name} was given no value; it is read from standard input.")
+        raise BadInput(
+            f"Credential {name} was given no value. On the command line it is read from standard input."
+        )
     elif len(value) > VALUE_AT_MOST or not value.isascii() or not value.isprintable() or " " in value:
         raise BadInput(
             f"The value given for credential {name} is no key or token: those are one word of plain ASCII."
@@ -68,7 +70,9 @@ def add_credential(
         there = Credential.objects.select_for_update().filter(name=name).first()
         if there is not None:
             if not replace:
-                raise BadInput(f"There is a credential {name} already; say --replace to give it this value.")
+                raise BadInput(
+                    f"There is a credential {name} already. It takes this value when you ask to replace it: tick the box, or say --replace."
+                )
             row.pk, row.created_at = there.pk, there.created_at
         row.save()
     return row

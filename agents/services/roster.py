@@ -59,13 +59,13 @@ def resume_agent(agent: Agent, *, actor: Actor) -> Agent:
 
 def stop_agent(agent: Agent, *, actor: Actor, why: str = "") -> Session:
     """Stop what the agent runs; its work is kept. A coder's story is held; one that only looks on (`other`) ends alone. Raises NothingRunning."""
+    check_may(actor, "session.stop", agent.project)
     session = running(agent)
     if session is None:
         raise NothingRunning(f"Agent {label(agent)} runs nothing, so there is nothing to stop.")
     if session.role != Role.OTHER:
         pool.stop_story(session.story, actor=actor, why=why)
         return session
-    check_may(actor, "session.stop", agent.project)
     with transaction.atomic():
         sessions.request_stop(session, by=actor.name)
         moves.note(session.story, "stop", actor=actor, why=f"{agent.name} alone. {why}".strip())

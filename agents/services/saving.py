@@ -12,6 +12,7 @@ from agents.models import Session
 from agents.services import deciding
 from agents.states import State
 from pipeline import conf, kinds
+from pipeline.handlers.chore import order
 from pipeline.models import Process
 from pipeline.processes import confine
 from pipeline.services import processes
@@ -58,7 +59,7 @@ class IntakeHandler(kinds.Handler):
                 "email": f"{session.agent.name}@huskies.invalid",
             },
         }
-        return processes.chore_spec("intake", request, process, timeout=1200)
+        return order(process, "intake", request, timeout=1200)
 
     def ended(self, process: Process) -> None:
         session = (

@@ -23,7 +23,10 @@ TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tok
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """A limit with its use. `name` "" = each subject (then `used` is the busiest one's, named in `note`); `where`: whose operators may change it."""
+    """A limit with its use. `name` "" = each subject (then `used` is the busiest one's, named in `note`); `where`: whose operators may change it.
+
+    `fixed`: it stands in the project file; `unset`: no row, the setting holds.
+    """
 
     scope: str
     name: str
@@ -32,6 +35,7 @@ class Use:
     note: str = ""
     where: Project | None = None
     fixed: bool = False
+    unset: bool = False
 
     @property
     def label(self) -> str:
@@ -164,7 +168,12 @@ def _of_project(project: Project) -> set[tuple[str, str]]:
 
 def _server_default(counts: Counter[tuple[str, str]]) -> Use:
     return Use(
-        Scope.SERVER, "", settings.HUSKIES_SERVER_LIMIT, counts[(Scope.SERVER, "")], "HUSKIES_SERVER_LIMIT"
+        Scope.SERVER,
+        "",
+        settings.HUSKIES_SERVER_LIMIT,
+        counts[(Scope.SERVER, "")],
+        "HUSKIES_SERVER_LIMIT",
+        unset=True,
     )
 
 

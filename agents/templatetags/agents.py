@@ -23,11 +23,3 @@ def fitting(story: Story) -> list[Agent]:
 def coders(story: Story) -> list[Agent]:
     """Whom the story may be assigned to."""
     return list(Agent.objects.filter(project=story.project_id, configured=True, role=Role.CODER))
-
-
-@register.filter
-def offered(agent: Agent) -> list[Story]:
-    """The stories that it could be started on, where they stand."""
-    return list(
-        Story.objects.filter(project=agent.project_id, stage__in=STAGES[agent.role]).order_by("number")[:200]
-    )

@@ -89,7 +89,7 @@ def filesystem_of(path: Path, mounts: str) -> str:
         fields = line.split()
         if len(fields) < 3:
             continue
-        point = fields[1].encode().decode("unicode_escape")  # a space is written as \\040
+        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[1])  # a space is \040
         inside = path == Path(point) or Path(point) in path.parents
         if inside and len(point) >= len(best):  # the later of two mounts on one point is on top
             best, kind = point, fields[2]

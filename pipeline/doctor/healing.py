@@ -10,13 +10,16 @@ from django.utils import timezone
 
 from pipeline import conf, moves
 from pipeline.actors import SERVER
-from pipeline.doctor import Healed, life
-from pipeline.doctor.kernel import GRACE
-from pipeline.models import Event, EventCounter, Process, Project, Story
+from pipeline.doctor import Healed, history, life
+from pipeline.doctor.kernel import GRACE, living
+from pipeline.git import GitError
+from pipeline.models import Event, EventCounter, Merge, Process, Project
+from pipeline.models.merge import MergeState
 from pipeline.models.process import ProcessState
 from pipeline.models.project import ProjectState
 from pipeline.processes import control, spawn, sweep
 from pipeline.services import landing
+from pipeline.stages import Stage
 
 STOP_GRACE = 5.0
 
@@ -26,8 +29,7 @@ def lives_after_the_end() -> Iterator[Healed]:
     over = Process.objects.filter(
         host=conf.host(), state=ProcessState.HANDLED, ended_at__lt=timezone.now() - GRACE
     )
-    here = {folder.name for folder in conf.runs().iterdir()} if conf.runs().exists() else set()
-    for process in over.filter(key__in=here):
+    for process in over.filter(key__in=living()):
         if stop_runner(process.key):
             yield Healed(
                 "R4",
@@ -38,10 +40,9 @@ def lives_after_the_end() -> Iterator[Healed]:
 
 def unknown_runners() -> Iterator[Healed]:
     """R4: a row is committed before its child begins, so a runner without one is of a time that was undone: a restored copy, a deleted story."""
-    here = {folder.name for folder in conf.runs().iterdir()} if conf.runs().exists() else set()
-    unknown = {key for key in here if spawn.runner_alive(conf.runs(), key)}
-    unknown -= set(Process.objects.filter(key__in=unknown).values_list("key", flat=True))
-    for key in sorted(unknown):
+    alive = living()
+    known = set(Process.objects.filter(key__in=alive).values_list("key", flat=True))
+    for key in sorted(alive - known):
         if stop_runner(key):
             yield Healed(
                 "R4",
@@ -94,10 +95,16 @@ def counters() -> Iterator[Healed]:
 
 def landed() -> Iterator[Healed]:
     """R6: what is on the branch is done, although nobody recorded it."""
-    stuck = Story.objects.filter(stage__in=["merge", "merge_failure"], merges__candidate__gt="").values(
-        "project_id"
-    )
-    for project in Project.objects.filter(state=ProjectState.READY, pk__in=stuck).exclude(tip=""):
+    stuck = Merge.objects.filter(story__stage__in=[Stage.MERGE, Stage.MERGE_FAILURE]).exclude(candidate="")
+    stuck = stuck.exclude(state=MergeState.LANDED)
+    for project in Project.objects.filter(state=ProjectState.READY, pk__in=stuck.values("project")):
+        candidates = stuck.filter(project=project).values_list("candidate", flat=True)
+        try:  # without a lock at first: on SQLite every writer would wait for git, each minute
+            there = history.reachable(conf.control_path(project.key), candidates, project.tip)
+        except (GitError, OSError):
+            continue  # `history.landed` tells of it
+        if not there:
+            continue
         with transaction.atomic():
             project = Project.objects.select_for_update(no_key=True).get(pk=project.pk)
             count = landing.heal(project, project.tip)
@@ -105,5 +112,5 @@ def landed() -> Iterator[Healed]:
             yield Healed(
                 "R6",
                 f"project {project.name}",
-                f"{count} stories had landed and did not know it; they are done.",
+                f"{count} {'story' if count == 1 else 'stories'} had landed without being told so; now done.",
             )

@@ -21,15 +21,21 @@ GRACE = timedelta(seconds=6)
 """The grace of a stop (5 s) and one more."""
 
 
+def living() -> set[str]:
+    """The keys of this data folder whose runner lives, by the lock: few, however many run folders are kept."""
+    folders = conf.runs().iterdir() if conf.runs().exists() else ()
+    return {folder.name for folder in folders if spawn.runner_alive(conf.runs(), folder.name)}
+
+
 def processes() -> Iterator[Lie]:
     """R4: what is over has no runner; while a server follows this host, what runs has one, and what is prepared is launched."""
     before = timezone.now() - GRACE
     mine = Process.objects.filter(host=conf.host())
-    for process in mine.filter(
+    over = mine.filter(
         state__in=[ProcessState.EXITED, ProcessState.LOST, ProcessState.HANDLED], ended_at__lt=before
-    ):
-        if spawn.runner_alive(conf.runs(), process.key):
-            yield Lie("R4", f"process {process.key}", f"it is over ({process.kind}), but its runner lives.")
+    )
+    for process in over.filter(key__in=living()):
+        yield Lie("R4", f"process {process.key}", f"it is over ({process.kind}), but its runner lives.")
     if not foreground.server_is_running():
         return  # what ended meanwhile is noticed by the next `up`, and says nothing false until then
     for process in mine.filter(state=ProcessState.RUNNING, started_at__lt=before):
@@ -51,14 +57,14 @@ def processes() -> Iterator[Lie]:
 def strays() -> Iterator[Lie]:
     """R4: every marked process belongs to a run that goes on; every living run folder to a row."""
     before = timezone.now() - GRACE
-    rows = {row.key: row for row in Process.objects.filter(host=conf.host())}
-    folders = {folder.name for folder in conf.runs().iterdir()} if conf.runs().exists() else set()
-    unknown = folders - set(rows)
-    for one in identities.marked_processes(MARKER):
+    marked, alive = list(identities.marked_processes(MARKER)), living()
+    named = alive | {one.value for one in marked}
+    rows = {row.key: row for row in Process.objects.filter(host=conf.host(), key__in=named)}
+    for one in marked:
         row = rows.get(one.value)
         if row is None:
             # Another data folder's agents are no concern of ours; those of a forgotten run in our folder are.
-            if one.value in unknown:
+            if (conf.runs() / one.value).exists():
                 yield Lie(
                     "R4",
                     f"process {one.value}",
@@ -70,6 +76,5 @@ def strays() -> Iterator[Lie]:
             and row.ended_at < before
         ):
             yield Lie("R4", f"process {row.key}", f"it is over, but pid {one.pid} of it lives.")
-    for key in unknown:
-        if spawn.runner_alive(conf.runs(), key):
-            yield Lie("R4", f"process {key}", "its runner lives, and the database does not know it.")
+    for key in alive - set(rows):
+        yield Lie("R4", f"process {key}", "its runner lives, and the database does not know it.")

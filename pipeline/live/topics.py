@@ -13,6 +13,8 @@ from django.template.loader import render_to_string
 
 from pipeline.models import Event, EventCounter, LogEvent, Process, Project, Story
 
+TOPICS_AT_MOST = 20
+"""To which one socket may listen."""
 AT_MOST = 500
 """News in one frame; a reader that is further behind looks at the page again."""
 

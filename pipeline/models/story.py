@@ -27,10 +27,6 @@ class QaMode(models.TextChoices):
 
 
 class StoryQuerySet(models.QuerySet["Story"]):
-    def waiting_for_a_coder(self) -> StoryQuerySet:
-        """In coding, nothing in the way but a free agent; lowest number first. Live work is excluded by the app that knows it."""
-        return self.filter(stage=Stage.CODING, frozen=False, held_for="").order_by("number")
-
     def annotate_criteria(self) -> StoryQuerySet:
         """With `criteria_all` and `criteria_done`, for cards."""
         done = models.Count("criteria", filter=Q(criteria__done=True))

@@ -113,11 +113,10 @@ class Begun:
                     rest = rest[os.write(fd, rest) :]
         self._runner.stdin.close()  # a part of an order is no order
 
-    def said(self, until: float | None = None) -> bytes:
+    def said(self, until: float) -> bytes:
         """Its first line, or what it said before it ended."""
         assert self._runner.stdout is not None  # noqa: S101
         fd = self._runner.stdout.fileno()
-        until = time.monotonic() + START_SECONDS if until is None else until
         poll = select.poll()
         poll.register(fd, select.POLLIN)
         said = b""

@@ -34,7 +34,7 @@ BEAT_FILE = "beat"
 SUSPECT_SECONDS = 30.0
 SEEN_SECONDS = 10.0
 UP_DRAIN = "up --drain"
-BACKGROUND = ("fetch", "discard", "probe")
+BACKGROUND = ("fetch", "discard", "probe", "repack")
 """Small processes that come by themselves: nobody waits for their end before a machine is switched off."""
 
 
@@ -74,7 +74,8 @@ def beat() -> None:
                 clock.stepped(by, name)
         heard = Host.objects.filter(name=name, suspect_since=None, lost_at=None).update(**values)
         if not heard:
-            _back(Host.objects.get_or_create(name=name)[0], values)
+            # Locked: whoever just gives it up is waited for, and then told of too.
+            _back(Host.objects.select_for_update().get_or_create(name=name)[0], values)
     _write_beat(said)
 
 

@@ -18,7 +18,7 @@ from pipeline import conf, kinds, taskqueue
 from pipeline.exceptions import Refused
 from pipeline.models import Process, Project, Story
 from pipeline.models.process import ProcessState
-from pipeline.processes import chores, control, spawn
+from pipeline.processes import control, spawn
 from pipeline.processes.crashpoint import crashpoint
 from pipeline.processes.identity import Identity
 
@@ -82,9 +82,8 @@ def _launch(process: Process) -> bool:
             spec = kinds.handler_of(process).spec(process)
             identity = runner.order(conf.runs(), process.key, spec)
     except (Refused, spawn.SpawnFailed) as error:
-        return not reclaim(
-            process, str(error)
-        )  # whoever takes the lock first decides whether a runner lives after all
+        # Whoever takes the lock first decides whether a runner lives after all.
+        return not reclaim(process, str(error))
     crashpoint("launch-after-spawn")
     adopt(process, identity)
     ring()
@@ -178,19 +177,6 @@ def tell(process: Process, line: str) -> bool:
     except control.ControlUnavailable:
         return False
     return bool(answer.get("ok"))
-
-
-def chore_spec(
-    name: str, request: dict[str, Any], process: Process, *, timeout: float = 600
-) -> dict[str, Any]:
-    """The order for one of the programs of `pipeline/processes/chores.py`, with its request on stdin."""
-    return {
-        "version": 1,
-        "key": process.key,
-        "marker": {"HUSKIES_SESSION": process.key},
-        "steps": [chores.chore_step(name, request, timeout=timeout)],
-        "limits": {"log_bytes": 16_000_000, "on_cap": "keep_ends", "grace": 5.0},
-    }
 
 
 def ring() -> None:

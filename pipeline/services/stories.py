@@ -268,9 +268,8 @@ def check_may(actor: Actor, verb: str, project: Project | None) -> None:
     """The server and the command line on its host may do everything; a person what the table says."""
     if actor.user is not None and not may(actor.user, verb, project):
         where = f" in project {project.name}" if project else ""
-        raise NotAllowed(
-            f"{actor.name} may not do this{where}: {verb} needs the role {MAY[verb].label} or a higher one."
-        )
+        role = f"{MAY[verb].label} or a higher one" if project else "admin of the whole server"
+        raise NotAllowed(f"{actor.name} may not do this{where}: {verb} needs the role {role}.")
 
 
 def valid(row: Story | Criterion, exclude: set[str] | None = None) -> None:

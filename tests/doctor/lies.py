@@ -152,6 +152,11 @@ def dead_but_said_to_run(t: Told) -> None:
     Process.objects.filter(kind="fetch").update(state="running", started_at=late())
 
 
+def ended_and_its_process_goes_on(t: Told) -> None:
+    Session.objects.filter(pk=t.session.pk).update(ended_at=late())
+    Process.objects.filter(pk=t.process.pk).update(state="running", started_at=late())
+
+
 def slot_held_for_nothing(t: Told) -> None:
     live(t)
     Process.objects.update(ended_at=late())
@@ -306,7 +311,7 @@ LIES: list[tuple[str, str, str, Way]] = [
     ),
     ("R4", "process", "database does not know it", lambda t: marked_child("e" * 20)),
     ("R4", "process", "its runner lives, and the database", lambda t: held_lock("e" * 20)),
-    ("R4", "session", "is not over", rows(Process, state="running")),
+    ("R4", "session", "is not over", ended_and_its_process_goes_on),
     ("R4", "session", "it holds its slot", slot_held_for_nothing),
     ("R5", "merge", "without a green gate", never_green),
     ("R6", "project", "the database says", lambda t: rows(Project, tip=t.session.saved)(t)),

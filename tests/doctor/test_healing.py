@@ -136,7 +136,7 @@ def test_a_round_tells_what_two_rounds_found_and_the_page_shows_it(
     monkeypatch.setattr(doctoring, "healers", lambda: [lambda: [Healed("R1", "x", "mended")]])
     admin, client = factories.person("root", is_superuser=True), Client()
     client.force_login(admin)
-    assert "No round is over yet" in client.get(reverse("doctor")).content.decode()
+    assert "No two rounds are over yet" in client.get(reverse("doctor")).content.decode()
     mine = Rounds()
     for _ in range(2):  # a turn for the healer, one for the checker
         mine.turn()

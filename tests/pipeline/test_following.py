@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 
 from pipeline import conf, following, kinds
 from pipeline.kinds import NewEvent
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 class Lines(kinds.Handler):
-    """Counts what it parsed in its state, and stumbles over one word."""
+    """Counts what it parsed in its state, and stumbles over two words."""
 
     def spec(self, process: Process) -> dict[str, Any]:
         raise NotImplementedError
@@ -32,6 +33,10 @@ class Lines(kinds.Handler):
             raise ValueError("nonsense")
         process.parser_state["parsed"] = process.parser_state.get("parsed", 0) + len(records)
         return super().records(process, records)
+
+    def stored(self, process: Process, events: Sequence[NewEvent], first_seq: int) -> None:
+        if any(event.body["text"] == "indigestible" for event in events):
+            raise ValueError("indigestible")
 
 
 @pytest.fixture
@@ -98,12 +103,53 @@ def test_a_turn_reads_a_bounded_part_of_a_log_of_long_records(supervisor: Superv
     assert 0 < process.offset <= following.BYTES_PER_TURN and supervisor.behind
 
 
-def test_a_log_that_cannot_be_understood_ends_its_own_process_and_no_other(supervisor: Supervisor) -> None:
-    broken, whole = running(b"nonsense"), running(b"hello")
+@pytest.mark.parametrize("word", [b"nonsense", b"indigestible"])
+def test_a_log_that_cannot_be_taken_in_ends_its_own_process_and_no_other(
+    supervisor: Supervisor, word: bytes
+) -> None:
+    broken, whole = running(word), running(b"hello")
     taken_up(supervisor, broken, whole)
-    supervisor.follow()
-    assert (texts(broken), texts(whole)) == ([], ["hello"])
+    supervisor.followed[whole.pk].gone = False
+    supervisor.followed[whole.pk].checked = float("inf")
+    for _ in range(2):
+        supervisor.follow()
+        supervisor.look_for_ends()
+    assert ([text for text in texts(broken) if not text.startswith("Cut here")], texts(whole)) == (
+        [],
+        ["hello"],
+    )
     assert broken.pk not in supervisor.followed and whole.pk in supervisor.followed
+    broken.refresh_from_db()
+    assert (broken.state, broken.last_seq, broken.offset) == ("handled", 1, 0)
+
+
+def test_a_process_whose_row_was_deleted_is_followed_no_more(supervisor: Supervisor) -> None:
+    gone, other = running(b"one"), running(b"hello")
+    taken_up(supervisor, gone, other)
+    Process.objects.filter(pk=gone.pk).delete()
+    supervisor.follow()
+    assert gone.pk not in supervisor.followed and texts(other) == ["hello"]
+
+
+def test_what_a_database_that_was_away_did_not_take_is_parsed_anew(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = running(b"one", b"two")
+
+    def away(*_: object) -> None:
+        raise OperationalError("away")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Supervisor, "store", away)
+        broken.setattr(Process, "refresh_from_db", away)
+        broken.setattr("pipeline.supervisor.time.sleep", lambda _: None)
+        supervisor.step()
+    assert supervisor.followed == {} and texts(process) == []
+    supervisor._due.clear()
+    supervisor.step()
+    supervisor.step()
+    process.refresh_from_db()
+    assert texts(process)[:2] == ["one", "two"] and process.parser_state["parsed"] == 2
 
 
 def test_what_another_follower_stored_is_not_stored_again(supervisor: Supervisor) -> None:

@@ -38,7 +38,7 @@ def test_a_runner_that_gets_no_order_ends_and_touches_nothing(tmp_path: Path) ->
     with Begun() as begun:
         assert begun.waits()
         begun.hand_over(b"", 1e12)
-        assert begun.said() == b""
+        assert begun.said(1e12) == b""
         until(lambda: not begun.waits(), "the end of the runner")
     assert list(tmp_path.iterdir()) == []
 
@@ -48,7 +48,7 @@ def test_a_part_of_an_order_is_no_order(prepared: Start) -> None:
     whole = json.dumps({"folder": str(run.folder), "spec": run.spec}).encode()
     with Begun() as begun:
         begun.hand_over(whole[:-1], 1e12)
-        assert b"is not JSON" in begun.said()
+        assert b"is not JSON" in begun.said(1e12)
     assert give_up(run.runs, run.key) == "void"
 
 

@@ -85,13 +85,14 @@ MOUNTS = """\
 server:/data /srv/my\\040share nfs4 rw 0 0
 tmpfs /srv/my\\040share/local tmpfs rw 0 0
 box: /home/me/box fuse.sshfs rw 0 0
+box: /srv/b\u00fccher fuse.sshfs rw 0 0
 """
 
 
 def test_sqlite_on_a_network_share_is_refused_with_the_remedy() -> None:
     for good in ("/var/lib/huskies", "/srv/my share/local/data", "/srv/my", "/home/me/boxes"):
         preflight.require_local_disk(Path(good), MOUNTS)
-    for bad in ("/srv/my share", "/srv/my share/data", "/home/me/box/data"):
+    for bad in ("/srv/my share", "/srv/my share/data", "/home/me/box/data", "/srv/b\u00fccher/data"):
         with pytest.raises(preflight.CannotStart, match=r"is on a network share.*HUSKIES_HOME.*DATABASE_URL"):
             preflight.require_local_disk(Path(bad), MOUNTS)
 

@@ -53,7 +53,7 @@ def start(*, drain: bool = False) -> int:
     home = conf.home()
     datafolder.prepare(home)
     if settings.DATABASES["default"]["ENGINE"] == "huskies_site.sqlite":
-        preflight.require_local_disk(home.resolve(), Path("/proc/mounts").read_text())
+        preflight.require_local_disk(home.resolve(), os.fsdecode(Path("/proc/mounts").read_bytes()))
     if not os.environ.get("HUSKIES_SECRET_KEY", "").strip() and datafolder.make_secret_key(home):
         # Settings were read before there was a key, and parts of Django keep what they read.
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606

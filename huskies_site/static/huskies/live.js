@@ -7,7 +7,7 @@
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   const cursors = root.dataset.topics ? JSON.parse(root.dataset.topics) : { [root.dataset.topic]: Number(root.dataset.cursor || 0) };
   if (root.dataset.also) cursors[root.dataset.also] = Number(root.dataset.alsoCursor || 0);
-  let socket = null, tries = 0, refreshing = false, again = false;
+  let socket = null, tries = 0, refreshing = false, again = false, gone = "";
 
   const say = (text) => { if (state) { state.hidden = !text; state.textContent = text; } };
 
@@ -23,7 +23,7 @@
   function connect() {
     socket = new WebSocket((location.protocol === "https:" ? "wss://" : "ws://") + location.host + "/live/");
     socket.onopen = () => {
-      tries = 0; say("");
+      tries = 0; say(gone);
       for (const topic in cursors) socket.send(JSON.stringify({ subscribe: topic, since: cursors[topic] }));
     };
     socket.onmessage = (message) => { for (const frame of JSON.parse(message.data)) take(frame); };
@@ -63,7 +63,8 @@
   function cards(frame) {
     if (root.dataset.refresh) { refresh(); return; }
     if (root.dataset.storyPage) {
-      if (frame.cards.some((card) => String(card.story) === root.dataset.storyPage)) refresh();
+      const deleted = frame.news && frame.news.includes("deleted");
+      if (deleted || frame.cards.some((card) => String(card.story) === root.dataset.storyPage)) refresh();
       return;
     }
     if (frame.news && frame.news.includes("project")) { refresh(); return; }
@@ -106,18 +107,24 @@
     refreshing = true;
     try {
       const answer = await fetch(root.dataset.part, { headers: { "X-Requested-With": "fetch" } });
-      if (answer.ok) {
+      if (answer.redirected) {  // to the log-in page, which is no part of this one
+        loggedOut();
+      } else if (answer.status === 404) {
+        gone = "What this page shows is not there any more, or you may not see it any more.";
+        say(gone);
+      } else if (answer.ok) {
         const html = await answer.text();
         const id = root.dataset.partId || "part";
         const part = document.getElementById(id);
         const typing = part.contains(document.activeElement) && document.activeElement.matches("input, textarea, select");
-        const open = [...part.querySelectorAll("details")].map((one) => one.open);
+        const key = (one, n) => one.dataset.key || n;  // what is open stays open, also when another one comes or goes
+        const open = new Set([...part.querySelectorAll("details")].map((one, n) => one.open ? key(one, n) : ""));
         if (!typing) {
           const box = document.createElement("template");
           box.innerHTML = html;
           const found = root.dataset.partId ? box.content.getElementById(id) : null;
           part.replaceChildren(...(found ? found.childNodes : box.content.childNodes));
-          part.querySelectorAll("details").forEach((one, n) => { if (open[n]) one.open = true; });
+          part.querySelectorAll("details").forEach((one, n) => { if (open.has(key(one, n))) one.open = true; });
         }
       }
     } catch { /* the socket tells when the server is away */ }
