@@ -10,9 +10,12 @@ import time
 from typing import Any
 
 from django.db import connections, transaction
+from django.utils import timezone
 from django_q.brokers.orm import ORM
 from django_q.conf import Conf
 from django_q.models import OrmQ
+
+from pipeline.prepared import insert
 
 LOOK_SECONDS = 0.005
 CHANNEL = "huskies_queue"
@@ -28,12 +31,12 @@ class WakingBroker(ORM):  # type: ignore[misc]
         return OrmQ.objects.using(Conf.ORM)
 
     def enqueue(self, task: Any) -> Any:
-        pk = super().enqueue(task)
+        row = insert(OrmQ(key=self.list_key or Conf.CLUSTER_NAME, payload=task, lock=timezone.now()))
         connection = connections[Conf.ORM]
         if connection.vendor == "postgresql":
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_notify(%s, '')", [CHANNEL])
-        return pk
+        return row.pk
 
     def dequeue(self) -> Any:
         connection = connections[Conf.ORM]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from django.db import connection, transaction
 
 from pipeline.models import Event, EventCounter, Story
+from pipeline.prepared import insert
 
 CHANNEL = "huskies"
 NEXT_NUMBER = (
@@ -25,7 +26,7 @@ def record(project_id: int, kind: str, *, story: Story | None = None, text: str 
         EventCounter.objects.get_or_create(pk=project_id)
         number = _next_number(project_id)
     assert number is not None, "the counter was made just now"  # noqa: S101
-    Event.objects.create(project_id=project_id, number=number, story=story, kind=kind, text=text)
+    insert(Event(project_id=project_id, number=number, story=story, kind=kind, text=text))
     nudge(f"project:{project_id}")
     return number
 

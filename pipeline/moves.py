@@ -17,6 +17,7 @@ from pipeline import signals
 from pipeline.actors import Actor
 from pipeline.exceptions import StaleFence, TransitionRefused
 from pipeline.models import StageChange, Story
+from pipeline.prepared import insert
 from pipeline.stages import Stage
 from pipeline.texts import storable
 from pipeline.transitions import VERBS, Verb
@@ -84,8 +85,8 @@ def move(
             raise StaleFence(late)
         raise TransitionRefused(refusal(story, verb))
     story.refresh_from_db()
-    StageChange.objects.create(
-        story=story, verb=verb.name, from_stage=seen, to_stage=target, actor=actor.name, why=why
+    insert(
+        StageChange(story=story, verb=verb.name, from_stage=seen, to_stage=target, actor=actor.name, why=why)
     )
     signals.stage_changed.send(sender=Story, story=story, verb=verb, from_stage=seen, actor=actor, why=why)
     return story
@@ -94,8 +95,10 @@ def move(
 def note(story: Story, verb: str, *, actor: Actor, why: str = "") -> None:
     """A history row for an act that moves nothing: stop, hold, freeze, a session's end."""
     why = storable(why, "reason")
-    StageChange.objects.create(
-        story=story, verb=verb, from_stage=story.stage, to_stage=story.stage, actor=actor.name, why=why
+    insert(
+        StageChange(
+            story=story, verb=verb, from_stage=story.stage, to_stage=story.stage, actor=actor.name, why=why
+        )
     )
 
 

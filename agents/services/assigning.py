@@ -21,6 +21,7 @@ from agents.states import Role
 from pipeline import events
 from pipeline.actors import SERVER
 from pipeline.models import Capacity, GateRun, Story
+from pipeline.prepared import Select
 from pipeline.services import dependencies, gates
 from pipeline.stages import Stage
 
@@ -107,20 +108,22 @@ def _claimant(story: Story, look: choosing.Pool) -> Claimant:
     )
 
 
+def _still_wanting(role: Role) -> Select[Story]:
+    rows = Story.objects.select_for_update(of=("self",)).select_related("project")
+    return Select(lambda pk: rows.filter(choosing.wanting(role), pk=pk), int)
+
+
+STILL_WANTING = {role: _still_wanting(role) for role in (Role.CODER, Role.QA)}
+
+
 def _claim(story: Story, role: Role) -> Session | None:
     """The claim in its own transaction, on the story as it is now; None when it no longer waits. Raises MustWait, NoCoder."""
     with transaction.atomic():
         Capacity.lock()
-        fresh = (
-            Story.objects.select_for_update(of=("self",))
-            .select_related("project")
-            .filter(choosing.wanting(role), pk=story.pk)
-            .first()
-        )
-        if fresh is None or fresh.sessions.live().filter(role=role).exists():
+        fresh = STILL_WANTING[role].first(story.pk)
+        if fresh is None or any(session.role == role for session in pool.LIVE_ON(story.pk)):
             return None
-        with transaction.atomic():
-            session = pool.claim(fresh, actor=SERVER, role=role)
+        session = pool.claim(fresh, actor=SERVER, role=role)
         events.record(fresh.project_id, "story", story=fresh)
     return session
 

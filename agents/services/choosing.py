@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.conf import settings
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from agents.exceptions import MustWait, NoCoder
@@ -24,6 +25,7 @@ from agents.states import Role
 from pipeline import conf
 from pipeline.models import Capacity, Host, Project, Story
 from pipeline.models.project import ProjectState
+from pipeline.prepared import Select
 from pipeline.projectfile import ProjectFile
 from pipeline.services import dependencies, gates, hosts, projectfiles
 from pipeline.stages import Stage
@@ -46,6 +48,24 @@ class Live:
     since: datetime
     suspect: datetime | None = None
     """Since when nothing is heard of its host."""
+
+
+def _agents() -> QuerySet[Agent]:
+    return Agent.objects.filter(configured=True).order_by("position")
+
+
+AGENTS_OF_ONE: Select[Agent] = Select(lambda project: _agents().filter(project=project), int)
+DRAINING: Select[tuple[int]] = Select(lambda: Capacity.objects.filter(pk=1, draining=True).values_list("pk"))
+LIMITS: Select[Limit] = Select(Limit.objects.all)
+UNFIT: Select[tuple[str, str]] = Select(
+    lambda host: RuntimePause.objects.filter(host=host).values_list("runtime", "paused_for"), str
+)
+LIVE: Select[tuple[Any, ...]] = Select(
+    lambda: Session.objects.live().values_list(
+        "agent_id", "project_id", "story_id", "story__number", "role", "model", "host", "started_by_id", "created_at",
+        "suspect_since",
+    )
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -71,14 +91,10 @@ class Pool:
     def look(cls, stories: Collection[Story]) -> Pool:
         wanted = {story.project_id for story in stories}
         limits = _limits()
-        rows = Session.objects.live().values_list(
-            "agent_id", "project_id", "story_id", "story__number", "role", "model", "host", "started_by_id", "created_at",
-            "suspect_since",
-        )  # fmt: skip
         agents: dict[int, list[Agent]] = {pk: [] for pk in wanted}
-        for agent in Agent.objects.filter(project__in=wanted, configured=True).order_by("position"):
+        for agent in AGENTS_OF_ONE(*wanted) if len(wanted) == 1 else _agents().filter(project__in=wanted):
             agents[agent.project_id].append(agent)
-        draining = Capacity.objects.filter(pk=1, draining=True).exists()
+        draining = bool(DRAINING())
         host = conf.host()
         return cls(
             now=timezone.now(),
@@ -87,9 +103,9 @@ class Pool:
             if draining
             else hosts.refusal(host),
             limits=limits,
-            live=[Live(*row) for row in rows],
+            live=[Live(*row) for row in LIVE()],
             agents=agents,
-            unfit=dict(RuntimePause.objects.filter(host=host).values_list("runtime", "paused_for")),
+            unfit=dict(UNFIT(host)),
             unmet=dependencies.unmet([story.pk for story in stories]),
             in_review=awaiting_review(wanted) if any(scope == Scope.REVIEW for scope, _ in limits) else {},
         )
@@ -264,7 +280,7 @@ def _room(what: str, used: int, most: int | None) -> None:
 
 def _limits() -> dict[tuple[str, str], int]:
     """(scope, subject) -> at most; hosts by their name, since that is what a session carries."""
-    limits = {(row.scope, row.subject): row.most for row in Limit.objects.all()}
+    limits = {(row.scope, row.subject): row.most for row in LIMITS()}
     if any(scope == Scope.HOST and subject for scope, subject in limits):
         names = {str(pk): name for pk, name in Host.objects.values_list("pk", "name")}
         return {

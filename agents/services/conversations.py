@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from agents.models import Agent, Session
 from agents.states import Outcome, State
 from pipeline.models import Story
+from pipeline.prepared import Select
 
 LOOKS_BACK = 20
 REFUSED = ("conversation_missing", "conversation_in_use")
@@ -29,12 +30,22 @@ class Resume(NamedTuple):
     why: str
 
 
+COLUMNS = ("key", "told", "started_at", "created_at", "runtime", "model", "conversation")
+LAST: Select[Session] = Select(
+    lambda story, agent: (
+        Session.objects.filter(story=story, agent=agent, state=State.ENDED)
+        .order_by("-id")
+        .only(*COLUMNS)[:LOOKS_BACK]
+    ),
+    int,
+    int,
+)
+
+
 def to_resume(story: Story, agent: Agent, *, session: Session | None = None) -> Resume:
     """For the agent as it is now, or as it was claimed for `session`. One query."""
     runtime, model = (session or agent).runtime, (session or agent).model
-    rows = story.sessions.filter(agent=agent, state=State.ENDED)
-    columns = ("key", "told", "started_at", "created_at", "runtime", "model", "conversation")
-    for last in rows.order_by("-id").only(*columns)[:LOOKS_BACK]:
+    for last in LAST(story.pk, agent.pk):
         told = last.told or {}
         if told.get("detail") in REFUSED:
             return Resume(None, f"cold: the program did not take up the conversation of session {last.pk}")

@@ -15,6 +15,7 @@ from agents.models import Session
 from agents.runtimes.prompts import fenced
 from agents.services.conversations import spoke
 from pipeline.models import Event, EventCounter
+from pipeline.prepared import Select
 
 MOST_LINES = 40
 MOST_CHARACTERS = 4000
@@ -26,9 +27,15 @@ TOLD = ("story", "merge", "deleted")
 """Kinds of event: moves, landings, blocks, failures, acts of people; not what sessions and gates say."""
 
 
+NEWEST: Select[tuple[int]] = Select(
+    lambda project: EventCounter.objects.filter(pk=project).values_list("number"), int
+)
+
+
 def upto(project_id: int) -> int:
     """The number of the project's newest event that is committed; what comes later is told to the next session."""
-    return EventCounter.objects.filter(pk=project_id).values_list("number", flat=True).first() or 0
+    row = NEWEST.first(project_id)
+    return row[0] if row else 0
 
 
 def block(session: Session) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.db.models import F
+from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from agents.exceptions import (
@@ -34,6 +34,7 @@ from pipeline.actors import Actor
 from pipeline.exceptions import AlreadyWaiting, AlreadyWorked, NothingRunning
 from pipeline.models import Capacity, Project, Story
 from pipeline.models.project import ProjectState
+from pipeline.prepared import Select, Update, insert
 from pipeline.processes.crashpoint import crashpoint
 from pipeline.services import dependencies, gates, hosts, merges, processes
 from pipeline.services.stories import check_may, locked
@@ -110,9 +111,14 @@ def _to_coding(story: Story, actor: Actor, agent: Agent | None) -> None:
         story.project = project  # read with the story; the move forgot it
 
 
+LIVE_ON: Select[Session] = Select(
+    lambda story: Session.objects.live().filter(story=story).select_related("agent"), int
+)
+
+
 def _refuse_worked(story: Story, role: str, agent: Agent | None) -> None:
     """Rules 9 and 10, before anything else is looked at."""
-    live = list(story.sessions.live().select_related("agent"))
+    live = LIVE_ON(story.pk)
     for session in live:
         if agent is not None and session.agent_id == agent.pk:
             raise AlreadyOnIt(
@@ -174,16 +180,37 @@ def _claim_or_wait(story: Story, actor: Actor, *, role: str = Role.CODER, named:
         return Started(None, wait.message)
 
 
+TAKEN: dict[str, Any] = {"waiting_for": "", "waiting_since": None, "not_before": None}
+
+
+def _unchanged(pk: int, fence: int, seen: str) -> QuerySet[Story]:
+    return Story.objects.filter(pk=pk, fence=fence, stage=seen, deleting="")
+
+
+TAKE = Update(
+    lambda pk, fence, seen, base: (
+        _unchanged(pk, fence, seen),
+        {"base": base, "fence": F("fence") + 1, **TAKEN},
+    ),
+    *(int, int, str, str),
+)
+LOOK_ON = Update(
+    lambda pk, fence, seen, base: (_unchanged(pk, fence, seen), {"base": base}), *(int, int, str, str)
+)
+
+
 def claim(story: Story, *, actor: Actor, role: str = Role.CODER, named: str = "") -> Session:
     """One session for a story, with its next fence. The caller holds the capacity lock. Raises MustWait with the true reason, NoCoder."""
     pool = choosing.Pool.look([story])
     agent = choosing.choose(story, pool, named=named, role=role)
     level = sessions.confinement_for(story.project)
     seen = story.stage
-    values: dict[str, Any] = {"base": story.base or story.project.tip}
+    base = story.base or story.project.tip
+    values: dict[str, Any] = {"base": base}
     if role != Role.OTHER:  # who only looks on does not make the others' work stale
-        values |= {"fence": story.fence + 1, "waiting_for": "", "waiting_since": None, "not_before": None}
-    if Story.objects.filter(pk=story.pk, fence=story.fence, stage=seen, deleting="").update(**values) != 1:
+        values |= {"fence": story.fence + 1, **TAKEN}
+    taking = TAKE if role != Role.OTHER else LOOK_ON
+    if taking(story.pk, story.fence, seen, base) != 1:
         raise MustWait(
             "something else happened to it in the same moment; it is looked at again within seconds"
         )
@@ -192,26 +219,28 @@ def claim(story: Story, *, actor: Actor, role: str = Role.CODER, named: str = ""
     resumed = sessions.conversation_to_resume(story, agent)
     process = processes.prepare("agent", project=story.project, story=story, fence=story.fence)
     try:
-        session = Session.objects.create(
-            story=story,
-            project=story.project,
-            agent=agent,
-            role=agent.role,
-            runtime=agent.runtime,
-            model=agent.model,
-            entry=agent.entry,
-            credential=logins.for_agent(agent),
-            key=process.key,
-            fence=story.fence,
-            host=pool.host,
-            started_by_id=story.asked_by_id or story.owner_id,
-            process=process,
-            conversation=resumed.conversation if resumed else str(uuid.uuid4()),
-            resumed=resumed is not None,
-            sandbox=level,
-            base=story.base,
-            began_at_commit=sessions.last_saved(story) or story.tip,
-            news_upto=news.upto(story.project_id),
+        session = insert(
+            Session(
+                story=story,
+                project=story.project,
+                agent=agent,
+                role=agent.role,
+                runtime=agent.runtime,
+                model=agent.model,
+                entry=agent.entry,
+                credential=logins.for_agent(agent),
+                key=process.key,
+                fence=story.fence,
+                host=pool.host,
+                started_by_id=story.asked_by_id or story.owner_id,
+                process=process,
+                conversation=resumed.conversation if resumed else str(uuid.uuid4()),
+                resumed=resumed is not None,
+                sandbox=level,
+                base=story.base,
+                began_at_commit=sessions.last_saved(story) or story.tip,
+                news_upto=news.upto(story.project_id),
+            )
         )
     except IntegrityError as error:
         raise MustWait(

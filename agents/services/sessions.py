@@ -40,6 +40,7 @@ from pipeline.git.control import pin_base
 from pipeline.kinds import NewEvent
 from pipeline.models import Process, Project, Story
 from pipeline.models.process import ProcessState
+from pipeline.prepared import Select
 from pipeline.processes import confine, copies
 from pipeline.processes.logfile import NOTE, Record
 from pipeline.services import processes, projects
@@ -75,8 +76,20 @@ def last_saved(story: Story) -> str:
     """
     if not story.base:
         return ""
-    rows = story.sessions.filter(base=story.base).exclude(saved="").order_by("-id")
-    return rows.values_list("saved", flat=True).first() or ""
+    row = SAVED.first(story.pk, story.base)
+    return row[0] if row else ""
+
+
+SAVED: Select[tuple[str]] = Select(
+    lambda story, base: (
+        Session.objects.filter(story=story, base=base)
+        .exclude(saved="")
+        .order_by("-id")
+        .values_list("saved")[:1]
+    ),
+    int,
+    str,
+)
 
 
 def conversation_to_resume(story: Story, agent: Agent) -> Session | None:

@@ -18,6 +18,7 @@ from agents.models import Agent, Budget, LedgerRow, Session, Spend
 from agents.models.limit import PAID, Period, Scope, applying
 from agents.states import State
 from pipeline.models import Story
+from pipeline.prepared import Select
 
 OF_LAST = 10
 """Ended sessions of an agent that its mean is made of."""
@@ -91,6 +92,9 @@ class Standing:
         return f"it renews at 00:00 UTC (in {hours:.0f} h), and {who} can raise it"
 
 
+BUDGETS: Select[Budget] = Select(Budget.objects.all)
+
+
 @dataclass(slots=True)
 class Budgets:
     """All budgets with what is used of each: one look, which asks the database for each thing once."""
@@ -104,7 +108,7 @@ class Budgets:
     @classmethod
     def look(cls, now: datetime) -> Budgets:
         found = cls(now)
-        for row in Budget.objects.all():
+        for row in BUDGETS():
             found.rows.setdefault(row.period, {})[row.scope, row.subject] = row
         return found
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from django.db import models
 
+from pipeline.prepared import Select
+
 
 class Capacity(models.Model):
     """The one row (pk=1) that every claim and every change of a limit locks first (rules.md, Claims and fences)."""
@@ -24,7 +26,15 @@ class Capacity(models.Model):
     @classmethod
     def lock(cls) -> Capacity:
         """The row, locked until the transaction ends. Counts and limits are read by later statements only."""
-        return cls.objects.select_for_update().get(pk=1)
+        row = LOCKED.first()
+        if row is None:
+            raise cls.DoesNotExist(
+                "The one row of the server's capacity is missing; `./huskies migrate` makes it."
+            )
+        return row
+
+
+LOCKED: Select[Capacity] = Select(lambda: Capacity.objects.select_for_update().filter(pk=1))
 
 
 class Act(models.Model):

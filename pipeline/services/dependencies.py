@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 from django.db import transaction
-from django.db.models import Exists, OuterRef, Subquery
+from django.db.models import Exists, OuterRef, QuerySet, Subquery
 from django.utils import timezone
 
 from pipeline import events, moves
 from pipeline.actors import SERVER, Actor
 from pipeline.exceptions import BadInput
 from pipeline.models import Dependency, Project, StageChange, Story
+from pipeline.prepared import Select
 from pipeline.stages import OVER, Stage
 
 AT_MOST = 100
@@ -121,11 +123,22 @@ def path(edges: Mapping[int, Collection[int]], start: int, end: int) -> list[int
     return []
 
 
+def _unmet() -> QuerySet[Any, tuple[int, int, int | None]]:
+    rows = Dependency.objects.exclude(on__stage__in=OVER).order_by("number")
+    return rows.values_list("story_id", "number", "on_id")
+
+
+UNMET_OF_ONE: Select[tuple[int, int, int | None]] = Select(lambda story: _unmet().filter(story_id=story), int)
+
+
 def unmet(story_ids: Collection[int]) -> dict[int, list[str]]:
     """Story id -> what it still waits for, as people name it; stories that wait for nothing are left out. One query."""
-    rows = Dependency.objects.filter(story_id__in=story_ids).exclude(on__stage__in=OVER).order_by("number")
+    if len(story_ids) == 1:
+        rows: Iterable[tuple[int, int, int | None]] = UNMET_OF_ONE(*story_ids)
+    else:
+        rows = _unmet().filter(story_id__in=story_ids)
     found: dict[int, list[str]] = defaultdict(list)
-    for story_id, number, on in rows.values_list("story_id", "number", "on_id"):
+    for story_id, number, on in rows:
         found[story_id].append(_named(number, on))
     return dict(found)
 

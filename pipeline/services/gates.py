@@ -20,6 +20,7 @@ from pipeline.models import GateRun, Process, Story
 from pipeline.models.gate import GateState, Verdict
 from pipeline.models.process import ProcessState
 from pipeline.models.story import Kind
+from pipeline.prepared import Select
 from pipeline.processes import confine
 from pipeline.projectfile import ProjectFile, gate_hash, touched
 from pipeline.projectfile.schema import command_label
@@ -34,7 +35,12 @@ NO_GATE = "No gate is configured, so a person looks at the work."
 
 def live_run(story: Story) -> GateRun | None:
     """The gate run of a story that is not over."""
-    return GateRun.objects.filter(story=story).exclude(state=GateState.OVER).first()
+    return LIVE.first(story.pk)
+
+
+LIVE: Select[GateRun] = Select(
+    lambda story: GateRun.objects.filter(story=story).exclude(state=GateState.OVER).order_by("pk")[:1], int
+)
 
 
 def owed(story: Story) -> bool:

@@ -25,6 +25,7 @@ from pipeline.actors import SERVER, Actor
 from pipeline.exceptions import NotAllowed, NotFound, Refused
 from pipeline.models import Act, Capacity, Host, Process
 from pipeline.models.process import ProcessState
+from pipeline.prepared import Select
 from pipeline.processes import identity as identities
 from pipeline.roles import may
 
@@ -38,9 +39,12 @@ BACKGROUND = ("fetch", "discard", "probe", "repack")
 """Small processes that come by themselves: nobody waits for their end before a machine is switched off."""
 
 
+NAMED: Select[Host] = Select(lambda name: Host.objects.filter(name=name), str)
+
+
 def refusal(host_name: str) -> str:
     """Why the host takes nothing new, "" if it does."""
-    host = Host.objects.filter(name=host_name).first()
+    host = NAMED.first(host_name)
     if host is None:
         return ""
     if host.lost_at is not None:

@@ -18,6 +18,7 @@ from pipeline import conf, kinds, taskqueue
 from pipeline.exceptions import Refused
 from pipeline.models import Process, Project, Story
 from pipeline.models.process import ProcessState
+from pipeline.prepared import insert
 from pipeline.processes import control, spawn
 from pipeline.processes.crashpoint import crashpoint
 from pipeline.processes.identity import Identity
@@ -34,14 +35,16 @@ def prepare(
     request: dict[str, Any] | None = None,
 ) -> Process:
     """The row of a process that is to run on this host, and the queued task that launches it; inside the caller's transaction."""
-    process = Process.objects.create(
-        key=conf.new_key(),
-        kind=kind,
-        host=conf.host(),
-        project=project,
-        story=story,
-        fence=fence,
-        request=request or {},
+    process = insert(
+        Process(
+            key=conf.new_key(),
+            kind=kind,
+            host=conf.host(),
+            project=project,
+            story=story,
+            fence=fence,
+            request=request or {},
+        )
     )
     taskqueue.enqueue("pipeline.tasks.launch", process.pk)
     return process

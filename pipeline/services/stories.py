@@ -15,6 +15,7 @@ from pipeline.actors import Actor
 from pipeline.exceptions import BadInput, NotAllowed, NotFound, Refused, TransitionRefused
 from pipeline.models import Criterion, Project, Story
 from pipeline.models.project import ProjectState
+from pipeline.prepared import Select
 from pipeline.roles import MAY, may
 from pipeline.services import dependencies
 from pipeline.stages import Stage
@@ -248,10 +249,14 @@ def find_story(text: str, *, project: Project | None = None) -> Story:
     return stories[0]
 
 
+LOCKED: Select[Story] = Select(
+    lambda pk: Story.objects.select_for_update(of=("self",)).select_related("project").filter(pk=pk), int
+)
+
+
 def locked(story: Story) -> Story:
     """The story as it is now, locked until the transaction ends. Raises NotFound when it was deleted meanwhile."""
-    rows = Story.objects.select_for_update(of=("self",)).select_related("project")
-    found = rows.filter(pk=story.pk).first()
+    found = LOCKED.first(story.pk)
     if found is None:
         raise NotFound(f"Story {story.label} was deleted meanwhile, so nothing can be done with it any more.")
     return found

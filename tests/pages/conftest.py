@@ -123,8 +123,8 @@ def live_town(transactional_db: None, tmp_path: Path, settings: Settings) -> Tow
 
 
 @pytest.fixture
-async def no_tail_is_left() -> AsyncIterator[None]:
-    """The thread ends with the last listener, so that no connection outlives its test."""
+async def no_tail_is_left(transactional_db: None) -> AsyncIterator[None]:
+    """The thread ends with the last listener, so that no connection outlives its test: looked at while the database may still be used."""
     yield
     thread = tail.thread
     if thread is not None:
