@@ -7,7 +7,7 @@ def register() -> None:
     from agents import cards, receivers, shapes
     from agents.agentfile import SECTION, AgentsParser
     from agents.runtimes import RUNTIMES
-    from agents.services import assigning, hosting, looking, saving, sessions, watching
+    from agents.services import assigning, hosting, looking, saving, sessions, snapshots, watching
     from pipeline import kinds, merging, sweeps
     from pipeline.live import topics
     from pipeline.projectfile import register_section
@@ -16,6 +16,7 @@ def register() -> None:
     register_section(SECTION, AgentsParser({name: runtime.keys for name, runtime in RUNTIMES.items()}))
     kinds.register("agent", sessions.AgentHandler())
     kinds.register("intake", saving.IntakeHandler())
+    kinds.register("snapshot", snapshots.SnapshotHandler())
     sweeps.register("assign", 2.0, assigning.auto_assign)
     sweeps.register("sessions", 2.0, sessions.sweep)
     sweeps.register("watchdog", 2.0, watching.sweep)

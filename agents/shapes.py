@@ -54,6 +54,7 @@ def session(row: Session) -> dict[str, Any]:
         "tool_turns": row.tool_turns,
         "peak_memory": row.peak_memory,
         "throttled": row.throttled,
+        "snapshot": row.snapshot or None,
         "warned": row.warned_at.isoformat() if row.warned_at else None,
         "fence": row.fence,
         "conversation": row.conversation,

@@ -64,6 +64,11 @@ class Session(models.Model):
     tool_turns = models.PositiveIntegerField(default=0, help_text="Those of them that used a tool.")
     peak_memory = models.PositiveBigIntegerField(default=0, help_text="Bytes, of all its processes together.")
     throttled = models.BooleanField(default=False, help_text="The provider warned that a limit is near.")
+    snapshot = models.CharField(
+        max_length=64,
+        blank=True,
+        help_text="The commit that keeps its files as they were when it was warned.",
+    )
     warned_at = models.DateTimeField(null=True, help_text="When it was told that a limit of its own is near.")
     suspect_since = models.DateTimeField(null=True, help_text="Since when nothing is heard of its host.")
     news_upto = models.PositiveBigIntegerField(

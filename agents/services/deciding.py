@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from agents import conf as agents_conf
 from agents.models import Session
-from agents.services import breaker, looking, progress
+from agents.services import breaker, looking, progress, snapshots
 from agents.services.progress import Watch
 from agents.states import Outcome, Role
 from pipeline import conf, events, moves, taskqueue
@@ -152,10 +152,10 @@ def conclude(session: Session, said: dict[str, Any] | None) -> None:
             "block",
             f"Its work could not be saved: {said['failed']} Its working copy is kept at {conf.copy_path(session.key).name}.",
         )
-    saved = str(work.get("tip") or "")
+    saved = str(work.get("tip") or snapshots.as_work(session))
     if not sessions.close(session, outcome=outcome, reason=decision.reason or reason, saved=saved):
         return
-    if saved or said is None:  # without a copy there may be half of one, and its base is pinned
+    if work.get("tip") or said is None:  # without a copy there may be half of one, and its base is pinned
         processes.prepare("discard", project=session.project, request={"copy": session.key})
     story = Story.objects.select_for_update(of=("self",)).select_related("project").get(pk=session.story_id)
     current = story.fence == session.fence

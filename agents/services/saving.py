@@ -10,6 +10,7 @@ from typing import Any
 from agents import conf as agents_conf
 from agents.models import Session
 from agents.services import deciding
+from agents.services.snapshots import of_work
 from agents.states import State
 from pipeline import conf, kinds
 from pipeline.handlers.chore import order
@@ -44,20 +45,10 @@ class IntakeHandler(kinds.Handler):
             cwd=copy,
         )
         by_itself = (session.told or {}).get("kind") in ("done", "turn_limit", "budget")
-        request = {
-            "control": str(control),
-            "copy": str(copy),
-            "branch": session.story.branch,
-            "base": session.base,
-            "key": session.key,
+        request = of_work(session, f"What {session.agent.name} left uncommitted") | {
             "mode": "commit" if by_itself else "save",
             "confinement": prefix,
             "strict_objects": session.sandbox != "bubblewrap",
-            "message": f"{session.story.title}\n\nWhat {session.agent.name} left uncommitted in session {session.pk}.",
-            "author": {
-                "name": f"huskies {session.agent.name}",
-                "email": f"{session.agent.name}@huskies.invalid",
-            },
         }
         return order(process, "intake", request, timeout=1200)
 

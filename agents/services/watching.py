@@ -1,9 +1,8 @@
 """The watchdog: what a running session may use, measured each two seconds from what its log has told so far.
 
 It adds what needs the database to the runner's own deadlines. First a warning, then a stop that is asked for with its cause: the runner
-ends and verifies the whole tree, the work is taken in as after every end, and `deciding` judges it. A running copy is not snapshotted:
-the agent writes into it at the same time and may have planted what git would obey there, so only the intake after a verified end touches
-it. Nothing is lost by that: what is uncommitted lies on the disk, and the intake commits it.
+ends and verifies the whole tree, the work is taken in as after every end, and `deciding` judges it. With the warning
+the files of the running copy are kept (pipeline/processes/chore_snapshot.py), for the case that the copy itself is lost.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from django.utils import timezone
 from agents import conf as agents_conf
 from agents.models import Session
 from agents.runtimes import get_runtime
-from agents.services import allowances, breaker, sessions
+from agents.services import allowances, breaker, sessions, snapshots
 from agents.services.progress import Watch
 from agents.services.spending import Budgets
 from agents.states import State, StopCause
@@ -168,6 +167,7 @@ def warn(session: Session, near: list[str], now: datetime) -> None:
     with transaction.atomic():
         if not Session.objects.filter(pk=session.pk, warned_at=None).update(warned_at=now):
             return
+        snapshots.take(session)
         moves.note(session.story, "warn", actor=SERVER, why=f"session {session.pk}: {'; '.join(near)}")
         events.record(
             session.project_id, "session", story=session.story, text=f"session {session.pk} nears a limit"

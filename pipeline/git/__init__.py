@@ -17,7 +17,15 @@ from pipeline.git.control import (
     shallow_boundary,
     unpin_base,
 )
-from pipeline.git.names import HostileName, branch_ref, merge_ref, session_ref, story_branch, upstream_ref
+from pipeline.git.names import (
+    HostileName,
+    branch_ref,
+    merge_ref,
+    session_ref,
+    snapshot_ref,
+    story_branch,
+    upstream_ref,
+)
 from pipeline.git.reading import (
     ChangedFile,
     Commit,
@@ -71,6 +79,7 @@ __all__ = [
     "set_story_branch",
     "shallow_boundary",
     "show_file",
+    "snapshot_ref",
     "story_branch",
     "tree_of",
     "unpin_base",

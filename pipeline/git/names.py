@@ -19,6 +19,7 @@ SESSIONS = "refs/huskies/sessions/"
 BASES = "refs/huskies/bases/"
 MERGES = "refs/huskies/merges/"
 RECOVERED = "refs/huskies/recovered/"
+SNAPSHOTS = "refs/huskies/snapshots/"
 UPSTREAM = "refs/huskies/upstream/"
 HEADS = "refs/heads/"
 
@@ -116,6 +117,11 @@ def story_branch(number: int) -> str:
 def session_ref(key: str) -> str:
     """The ref at which a session's work is kept."""
     return SESSIONS + check_key(key)
+
+
+def snapshot_ref(key: str) -> str:
+    """The ref at which the files of a running session were kept, until its work is."""
+    return SNAPSHOTS + check_key(key)
 
 
 def base_pin(key: str) -> str:

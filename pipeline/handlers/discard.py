@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline import conf, kinds
 from pipeline.git.control import delete_refs
-from pipeline.git.names import base_pin
+from pipeline.git.names import base_pin, snapshot_ref
 from pipeline.handlers import teardown
 from pipeline.handlers.chore import order, order_of_steps
 from pipeline.models import Process
@@ -53,7 +53,8 @@ class DiscardHandler(kinds.Handler):
         elif process.project is not None:
             control = conf.control_path(process.project.key)
             if control.exists():
-                delete_refs(control, map(base_pin, keys_of(process)))
+                keys = keys_of(process)
+                delete_refs(control, [*map(base_pin, keys), *map(snapshot_ref, keys)])
 
 
 def again(process: Process, **more: Any) -> None:

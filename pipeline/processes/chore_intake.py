@@ -87,7 +87,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     notes += [f"An embedded repository at {path} was taken in as plain files." for path in work.nested]
     notes += [f"Not taken in: {line.removeprefix('error: ')}." for line in work.skipped]
     others = work.other_commits([tip, base])
-    whole = _take_in(control, work, [tip], others, base)
+    whole = take_in(control, work, [tip], others, base)
     recovered = _keep(control, key, others) if whole else {}
     if not whole:
         notes.append("Commits of other branches could not be read and were left behind.")
@@ -110,7 +110,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     return _answer(control, key, base, tip, notes=notes, head=head.branch or "detached")
 
 
-def _take_in(control: Path, work: CopyGit, tips: list[str], others: list[str], base: str) -> bool:
+def take_in(control: Path, work: CopyGit, tips: list[str], others: list[str], base: str) -> bool:
     """Pack in the copy, index in the control repository. If other refs' objects are broken, the tip alone is
     taken; True when everything was."""
     for wanted in ([*tips, *others], tips) if others else (tips,):

@@ -23,7 +23,7 @@ from pipeline.git.names import HostileName
 from pipeline.git.refusals import Refused
 
 Chore = Callable[[dict[str, Any]], dict[str, Any]]
-CHORES = ("fetch", "intake", "candidate", "land", "probe", "discard", "repack")
+CHORES = ("fetch", "intake", "snapshot", "candidate", "land", "probe", "discard", "repack")
 TROUBLE = 75  # EX_TEMPFAIL
 _TOWARDS_THE_PROJECT = {"fetch", "candidate", "land", "probe"}
 

@@ -38,10 +38,25 @@ class CopyGit:
     Each command costs a start of the sandbox, so what the files of `.git` say plainly is read from them.
     """
 
-    def __init__(self, copy: Path, confinement: Sequence[str], *, limit: float, most_bytes: int) -> None:
-        self.copy = copy
+    def __init__(
+        self,
+        copy: Path,
+        confinement: Sequence[str],
+        *,
+        limit: float,
+        most_bytes: int,
+        store: Path | None = None,
+    ) -> None:
+        """`store`: the folder whose `.git` is used, the copy's own by default."""
+        self.copy, self.store = copy, store or copy
         options = [word for option in _OPTIONS for word in ("-c", option)]
-        self.prefix = [*confinement, "git", *options, f"--git-dir={copy / '.git'}", f"--work-tree={copy}"]
+        self.prefix = [
+            *confinement,
+            "git",
+            *options,
+            f"--git-dir={self.store / '.git'}",
+            f"--work-tree={copy}",
+        ]
         self.limit = limit
         self.most_bytes = most_bytes
         self.skipped: list[str] = []
@@ -84,13 +99,13 @@ class CopyGit:
         """A commit on `parent` of everything uncommitted (also untracked, not what is ignored), or None when
         there is nothing. No branch of the copy moves. Refused `too_large` when the changed files are too
         much."""
-        index = {"GIT_INDEX_FILE": str(self.copy / ".git" / copies_store.INDEX)}
-        if not copies_store.borrow_index(self.copy):
+        index = {"GIT_INDEX_FILE": str(self.store / ".git" / copies_store.INDEX)}
+        if not copies_store.borrow_index(self.store):
             self._run("read-tree", parent, environment=index)
         changed = self._changed(index)
         if changed is None:
             # An index that git cannot read: only its memory of unchanged files is lost.
-            (self.copy / ".git" / copies_store.INDEX).unlink(missing_ok=True)
+            (self.store / ".git" / copies_store.INDEX).unlink(missing_ok=True)
             self._run("read-tree", parent, environment=index)
             changed = self._changed(index) or []
         if not changed:
@@ -224,3 +239,18 @@ class CopyGit:
                 "hostile_store",
                 f"Git did not answer within {self.limit:g} s in the session's copy, and was killed.",
             ) from error
+
+
+class RunningCopyGit(CopyGit):
+    """The same over the files of a copy that is being worked in: nothing there is changed, and its embedded repositories are left out."""
+
+    def _flatten(self, nested: list[str], index: dict[str, str]) -> None:
+        info = self.store / ".git/info"
+        info.mkdir(exist_ok=True)
+        for path in (path.rstrip("/") for path in nested):
+            self.nested.append(path)
+            pattern = re.sub(r"([\\*?\[ ])", r"\\\1", path)
+            with (info / "exclude").open("a") as exclude:
+                exclude.write(f"/{pattern}\n")
+            arguments = ("update-index", "--force-remove", "-z", "--stdin")
+            self._run(*arguments, stdin=os.fsencode(path) + b"\0", environment=index, ok=(0, 128))

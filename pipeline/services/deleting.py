@@ -18,7 +18,7 @@ from pipeline.actors import SERVER, Actor
 from pipeline.exceptions import NotFound
 from pipeline.git.command import GitError
 from pipeline.git.control import delete_refs
-from pipeline.git.names import branch_ref, merge_ref, session_ref
+from pipeline.git.names import branch_ref, merge_ref, session_ref, snapshot_ref
 from pipeline.models import Act, GateRun, LogEvent, Merge, Story
 from pipeline.models.gate import GateState
 from pipeline.models.merge import OVER
@@ -88,7 +88,8 @@ def finish(story_id: int) -> bool:
     keys = list(story.processes.order_by("pk").values_list("key", flat=True))
     if control.exists():
         merges = Merge.objects.filter(story=story).values_list("key", flat=True)
-        refs = [branch_ref(story.branch), *map(session_ref, keys), *map(merge_ref, merges)]
+        refs = [branch_ref(story.branch), *map(session_ref, keys), *map(snapshot_ref, keys)]
+        refs += map(merge_ref, merges)
         delete_refs(control, refs)
     crashpoint("delete-refs-gone")
     _delete_lines(story)

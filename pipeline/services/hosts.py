@@ -35,7 +35,7 @@ BEAT_FILE = "beat"
 SUSPECT_SECONDS = 30.0
 SEEN_SECONDS = 10.0
 UP_DRAIN = "up --drain"
-BACKGROUND = ("fetch", "discard", "probe", "repack")
+BACKGROUND = ("fetch", "discard", "probe", "repack", "snapshot")
 """Small processes that come by themselves: nobody waits for their end before a machine is switched off."""
 
 

@@ -14,6 +14,7 @@ from agents import conf as agents_conf
 from agents.models import Agent, Budget, Credential, RuntimePause, Session, Spend
 from agents.services import pool, watching
 from pipeline import conf
+from pipeline.git import paths_changed, read_ref, session_ref, snapshot_ref
 from pipeline.models import GateRun, LogEvent, StageChange
 from pipeline.processes.identity import marked_processes
 from pipeline.processes.runfolder import MARKER
@@ -219,6 +220,37 @@ def test_a_working_copy_that_is_removed_by_hand_ends_its_session_and_the_story_g
     story = shop.until_stage(story, "done")
     assert (shop.repo / "b.txt").exists() and not (shop.repo / "a.txt").exists()
     shop.settled()
+
+
+@pytest.mark.needs_bubblewrap
+def test_the_files_of_a_warned_session_are_kept_and_outlive_its_copy(shop: Shop) -> None:
+    project = shop.open()
+    limit(shop, max_tool_turns=5)
+    first = [
+        write("a.txt"),
+        {"run": "git commit -q --allow-empty -m mine"},
+        *turns(4),
+        {"say": "ready"},
+        HANG,
+    ]
+    story = shop.start(project, first, [write("b.txt")])
+    session = shop.until_line(story, "ready")
+
+    def kept() -> bool:
+        session.refresh_from_db()
+        return bool(session.snapshot)
+
+    shop.server.until(kept, what="a snapshot")
+    control = conf.control_path(project.key)
+    assert paths_changed(control, session.base, session.snapshot) == ["a.txt"]
+    shutil.rmtree(conf.copy_path(session.key))
+    session = shop.until_ended(session)
+    assert (session.outcome, session.saved) == ("workspace_lost", session.snapshot)
+    assert read_ref(control, session_ref(session.key)) == session.snapshot
+    story = shop.until_stage(story, "done")
+    assert (shop.repo / "b.txt").exists() and (shop.repo / "a.txt").exists()
+    shop.settled()
+    assert read_ref(control, snapshot_ref(session.key)) is None
 
 
 def test_an_agent_is_told_that_its_limit_is_near_where_its_program_takes_a_message(shop: Shop) -> None:
