@@ -30,11 +30,7 @@ def held_slots() -> Iterator[Healed]:
     """R4: a session whose process is over, and whose work nobody saves: its work is saved, then it ends as any other."""
     for pk in slots_held_for_nothing().filter(host=conf.host()).values_list("pk", flat=True):
         with transaction.atomic():
-            session = (
-                Session.objects.select_for_update(of=("self",))
-                .select_related("story", "project", "agent")
-                .get(pk=pk)
-            )
+            session = Session.objects.select_related("story", "project", "agent").filter(pk=pk).locked()
             if not slots_held_for_nothing().filter(pk=pk).exists():
                 continue
             told = session.told or {

@@ -10,11 +10,17 @@ from agents.models.agent import Agent
 from agents.models.credential import Credential
 from agents.states import LIVE, Outcome, Role, State, StopCause
 from pipeline.models import Process, Project, Story
+from pipeline.models.story import lock_story
 
 
 class SessionQuerySet(models.QuerySet["Session"]):
     def live(self) -> SessionQuerySet:
         return self.filter(state__in=LIVE)
+
+    def locked(self) -> Session:
+        """The one row, locked after its story, in a transaction. Everybody locks in this order, else two could wait for each other for ever."""
+        lock_story(self.values_list("story_id", flat=True).get())
+        return self.select_for_update(of=("self",), no_key=True).get()
 
 
 class Session(models.Model):

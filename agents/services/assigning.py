@@ -109,7 +109,7 @@ def _claimant(story: Story, look: choosing.Pool) -> Claimant:
 
 
 def _still_wanting(role: Role) -> Select[Story]:
-    rows = Story.objects.select_for_update(of=("self",)).select_related("project")
+    rows = Story.objects.select_for_update(of=("self",), no_key=True).select_related("project")
     return Select(lambda pk: rows.filter(choosing.wanting(role), pk=pk), int)
 
 

@@ -157,7 +157,11 @@ def conclude(session: Session, said: dict[str, Any] | None) -> None:
         return
     if work.get("tip") or said is None:  # without a copy there may be half of one, and its base is pinned
         processes.prepare("discard", project=session.project, request={"copy": session.key})
-    story = Story.objects.select_for_update(of=("self",)).select_related("project").get(pk=session.story_id)
+    story = (
+        Story.objects.select_for_update(of=("self",), no_key=True)
+        .select_related("project")
+        .get(pk=session.story_id)
+    )
     current = story.fence == session.fence
     works = session.role in (
         Role.CODER,
@@ -321,7 +325,11 @@ def block(story: Story, reason: str) -> None:
 
 def after_red_gate(run: GateRun) -> None:
     """A gate on a coder's work is over and was not green: the same agent gets the failure text, while retries last."""
-    story = Story.objects.select_for_update(of=("self",)).select_related("project").get(pk=run.story_id)
+    story = (
+        Story.objects.select_for_update(of=("self",), no_key=True)
+        .select_related("project")
+        .get(pk=run.story_id)
+    )
     if run.verdict == "errored":
         block(story, f"The gate could not be run: {run.reason} Mend that, then unblock it.")
     else:

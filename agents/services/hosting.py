@@ -79,7 +79,10 @@ def close_after_restore() -> int:
 def _end_from_afar(host: str, outcome: Outcome, reason: str) -> int:
     rows = Session.objects.live().filter(host=host).select_related("agent", "project").order_by("pk")
     ended = 0
-    for session in rows.select_for_update(of=("self",)):
+    for session in rows:
+        session = Session.objects.select_related("agent", "project").filter(pk=session.pk).locked()
+        if session.state == State.ENDED:
+            continue
         saved = _at_its_ref(session) or session.saved
         session.told = {"kind": str(outcome), "reason": reason, "detail": LATE, "until": None}
         Session.objects.filter(pk=session.pk).update(told=session.told, suspect_since=None)
@@ -91,7 +94,11 @@ def _end_from_afar(host: str, outcome: Outcome, reason: str) -> int:
 
 def _queue_again(session: Session, reason: str, saved: str) -> None:
     """The story waits for an agent again, under a fence that makes every late word of the old session stale."""
-    story = Story.objects.select_for_update(of=("self",)).select_related("project").get(pk=session.story_id)
+    story = (
+        Story.objects.select_for_update(of=("self",), no_key=True)
+        .select_related("project")
+        .get(pk=session.story_id)
+    )
     if story.fence == session.fence and session.role != Role.OTHER:
         values: dict[str, Any] = {"fence": F("fence") + 1}
         if session.role == Role.CODER and story.stage == Stage.CODING and not story.held_for:

@@ -53,11 +53,8 @@ class IntakeHandler(kinds.Handler):
         return order(process, "intake", request, timeout=1200)
 
     def ended(self, process: Process) -> None:
-        session = (
-            Session.objects.select_for_update(of=("self",))
-            .select_related("story", "project", "agent")
-            .get(pk=process.request["session"])
-        )
+        rows = Session.objects.select_related("story", "project", "agent")
+        session = rows.filter(pk=process.request["session"]).locked()
         said = kinds.result(process)
         tries = int(process.request.get("tries", 0)) + 1
         if session.state == State.ENDED:

@@ -197,11 +197,7 @@ class AgentHandler(kinds.Handler):
 
     def ended(self, process: Process) -> None:
         """The child is dead and its log is stored: judge the end, then save its work."""
-        session = (
-            Session.objects.select_for_update(of=("self",))
-            .select_related("story", "project")
-            .get(process=process)
-        )
+        session = Session.objects.select_related("story", "project").filter(process=process).locked()
         if session.state == State.ENDED:
             return processes.finish(process)
         told = session.told or judging.judge(session, process, self.parser(process))

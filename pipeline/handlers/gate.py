@@ -59,7 +59,8 @@ class GateHandler(kinds.Handler):
             gates.began(process)
 
     def ended(self, process: Process) -> None:
-        run, lost = run_of(process, locked=True), process.state == ProcessState.LOST
+        run, lost = run_of(process), process.state == ProcessState.LOST
+        run = run and gates.locked(run)
         processes.finish(process)
         processes.prepare("discard", project=process.project, request={"copy": process.key, "private": True})
         if run is None or run.state == GateState.OVER:
@@ -76,12 +77,12 @@ class GateHandler(kinds.Handler):
             gates.conclude(run, verdict, said.reason, output_of(process))
 
 
-def run_of(process: Process, *, locked: bool = False) -> GateRun | None:
+def run_of(process: Process) -> GateRun | None:
     """The gate run that a process works for; None when another process does, or it is gone."""
     rows = GateRun.objects.select_related("story__project").filter(
         pk=process.request.get("gate_run"), process=process
     )
-    return (rows.select_for_update(of=("self",)) if locked else rows).first()
+    return rows.first()
 
 
 def steps(key: str, run: GateRun, file: ProjectFile, *, control: Path, level: str) -> list[dict[str, Any]]:

@@ -34,7 +34,7 @@ class Capacity(models.Model):
         return row
 
 
-LOCKED: Select[Capacity] = Select(lambda: Capacity.objects.select_for_update().filter(pk=1))
+LOCKED: Select[Capacity] = Select(lambda: Capacity.objects.select_for_update(no_key=True).filter(pk=1))
 
 
 class Act(models.Model):

@@ -224,6 +224,11 @@ class Dependency(models.Model):
         return f"{self.story_id} waits for #{self.number}"
 
 
+def lock_story(pk: int) -> None:
+    """Lock the row until the transaction ends: before what belongs to the story, after its project. Of one that is gone nothing is locked."""
+    Story.objects.select_for_update(no_key=True).filter(pk=pk).values_list("pk").first()
+
+
 class StageChange(models.Model):
     """One act in a story's life: who, what, from, to, why, when. Rows are never edited. `from_stage` = `to_stage`: an act without a move."""
 

@@ -209,7 +209,7 @@ def _promote(project_id: int, story_id: int) -> bool:
     with transaction.atomic():
         lock_project(project_id)
         story = (
-            Story.objects.select_for_update(of=("self",))
+            Story.objects.select_for_update(of=("self",), no_key=True)
             .select_related("project")
             .filter(pk=story_id)
             .first()

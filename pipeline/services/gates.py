@@ -16,10 +16,10 @@ from pipeline import conf, events, moves, signals
 from pipeline.actors import SERVER
 from pipeline.exceptions import AlreadyWorked, TransitionRefused
 from pipeline.git.reading import merge_base, paths_changed, tree_of
-from pipeline.models import GateRun, Process, Story
+from pipeline.models import GateRun, Process, Project, Story
 from pipeline.models.gate import GateState, Verdict
 from pipeline.models.process import ProcessState
-from pipeline.models.story import Kind
+from pipeline.models.story import Kind, lock_story
 from pipeline.prepared import Select
 from pipeline.processes import confine
 from pipeline.projectfile import ProjectFile, gate_hash, touched
@@ -155,9 +155,18 @@ def sweep() -> None:
             carry_out_cancel(run.pk)
         elif run.process is None or run.process.state == ProcessState.HANDLED:
             with transaction.atomic():
-                fresh = GateRun.objects.select_for_update(of=("self",)).get(pk=run.pk)
+                fresh = locked(run)
                 if fresh.state != GateState.OVER and fresh.process_id == run.process_id:
                     try_again(fresh, "Its process ended without a verdict.")
+
+
+def locked(run: GateRun) -> GateRun:
+    """The run, locked after its story, and a merge's after its project: the order in which everybody locks."""
+    if run.purpose == "merge":
+        Project.objects.select_for_update(no_key=True).get(pk=run.story.project_id)
+    lock_story(run.story_id)
+    rows = GateRun.objects.select_related("story__project")
+    return rows.select_for_update(of=("self",), no_key=True).get(pk=run.pk)
 
 
 def try_again(run: GateRun, reason: str) -> None:
@@ -263,7 +272,9 @@ def began(process: Process) -> None:
 
 
 def _locked(story_id: int) -> Story:
-    return Story.objects.select_for_update(of=("self",)).select_related("project").get(pk=story_id)
+    return (
+        Story.objects.select_for_update(of=("self",), no_key=True).select_related("project").get(pk=story_id)
+    )
 
 
 def _over(run: GateRun, verdict: Verdict, reason: str) -> None:

@@ -232,7 +232,9 @@ def give_up(name: str, *, actor: Actor, why: str = "", unheard: datetime | None 
             "code": None,
             "signal": None,
         }
-        for process in Process.objects.filter(host=name).unhandled().select_for_update(of=("self",)):
+        for process in (
+            Process.objects.filter(host=name).unhandled().select_for_update(of=("self",), no_key=True)
+        ):
             Process.objects.filter(pk=process.pk).update(
                 state=ProcessState.LOST,
                 ended_at=now,

@@ -167,4 +167,6 @@ def heal(project: Project, tip: str) -> int:
 
 
 def locked(story_id: int) -> Story:
-    return Story.objects.select_for_update(of=("self",)).select_related("project").get(pk=story_id)
+    return (
+        Story.objects.select_for_update(of=("self",), no_key=True).select_related("project").get(pk=story_id)
+    )

@@ -146,7 +146,7 @@ def handle_end(process_id: int) -> None:
     """Let the kind's handler draw the consequences of an end, once, in one transaction."""
     with transaction.atomic():
         process = (
-            Process.objects.select_for_update(of=("self",))
+            Process.objects.select_for_update(of=("self",), no_key=True)
             .select_related("project", "story")
             .get(pk=process_id)
         )

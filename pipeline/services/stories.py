@@ -250,7 +250,10 @@ def find_story(text: str, *, project: Project | None = None) -> Story:
 
 
 LOCKED: Select[Story] = Select(
-    lambda pk: Story.objects.select_for_update(of=("self",)).select_related("project").filter(pk=pk), int
+    lambda pk: (
+        Story.objects.select_for_update(of=("self",), no_key=True).select_related("project").filter(pk=pk)
+    ),
+    int,
 )
 
 
