@@ -7,6 +7,7 @@ else the ORM is used as it is.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -23,7 +24,7 @@ FIRST_MARK = 2_000_000_000
 """Integers that stand for the values to come while the SQL is made; no row of ours has such a number."""
 
 
-class _Statement:
+class _Statement(ABC):
     """SQL made once per connection, with the places of its values."""
 
     def __init__(self, *kinds: type[int] | type[str]) -> None:
@@ -37,8 +38,9 @@ class _Statement:
             plan = plans[self] = self.make(connection)
         return plan
 
+    @abstractmethod
     def make(self, connection: Any) -> Any:
-        raise NotImplementedError
+        """The prepared form for one connection; made once and kept."""
 
     def places(self, params: tuple[Any, ...]) -> list[tuple[int, int]]:
         """(place among the parameters, which value) of each mark."""

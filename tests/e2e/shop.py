@@ -67,12 +67,13 @@ class Shop(World):
         return list(Session.objects.filter(story=story).select_related("process", "agent").order_by("pk"))
 
     def until_line(self, story: Story, text: str, seconds: float = 30) -> Session:
-        """Until the story's newest session has an event with this text."""
+        """Until the agent of the story's newest session said this; the runner's own notes are not its words."""
 
         def said() -> bool:
             newest = self.sessions(story)[-1]
             return any(
-                text in json.dumps(event.body) for event in LogEvent.objects.filter(process=newest.process)
+                text in json.dumps(event.body)
+                for event in LogEvent.objects.filter(process=newest.process).exclude(kind="note")
             )
 
         self.server.until(said, what=f"{text!r} of {story.label}", seconds=seconds)
