@@ -13,8 +13,19 @@ from django.urls import reverse
 from django.utils.html import format_html
 
 from agents.agent_views import group_of, offered_of, offers
-from agents.models import Agent, Budget, Credential, Limit, RuntimePause, Session, Spend
-from agents.services import faces, roster
+from agents.models import (
+    Agent,
+    Budget,
+    Credential,
+    Limit,
+    Message,
+    PermissionRequest,
+    RuntimeCheck,
+    Session,
+    Spend,
+)
+from agents.services import faces, permissions, roster, telling
+from agents.talk_views import talk_of
 from agents.views import log_of
 from pipeline.admin import ReadOnly
 from pipeline.exceptions import Refused
@@ -40,8 +51,48 @@ class SessionAdmin(ReadOnly):
             if object_id.isdecimal()
             else None
         )
-        shown = {**rights(request, row.project), **log_of(row, request.GET.get("from"))} if row else {}
+        shown: dict[str, Any] = {}
+        if row:
+            log = log_of(row, request.GET.get("from"))
+            shown = {**rights(request, row.project), **log, **talk_of(request, row)}
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), **shown})
+
+
+@admin.register(PermissionRequest)
+class PermissionRequestAdmin(ReadOnly):
+    """Answered here as on the session's page: by the verb that writes the history."""
+
+    list_display = ("id", "session", "tool", "subject", "state", "answered_by", "asked_at", "deadline")
+    list_filter = ("state", "tool", "session__project")
+    list_select_related = ("session__agent", "session__project")
+    actions = ("allow_selected", "deny_selected")
+
+    @admin.action(description="Allow once", permissions=["view"])
+    def allow_selected(self, request: HttpRequest, queryset: QuerySet[PermissionRequest]) -> None:
+        self.answer(request, queryset, allow=True)
+
+    @admin.action(description="Deny", permissions=["view"])
+    def deny_selected(self, request: HttpRequest, queryset: QuerySet[PermissionRequest]) -> None:
+        self.answer(request, queryset, allow=False)
+
+    def answer(self, request: HttpRequest, rows: QuerySet[PermissionRequest], *, allow: bool) -> None:
+        done = 0
+        for row in rows.select_related("session__story__project", "session__project"):
+            try:
+                permissions.answer(row, allow=allow, actor=actor(request))
+                telling.tell(row.session_id)
+                done += 1
+            except Refused as error:
+                self.message_user(request, error.message, level="error")
+        if done:
+            self.message_user(request, f"{'Allowed' if allow else 'Denied'}: {done}.")
+
+
+@admin.register(Message)
+class MessageAdmin(ReadOnly):
+    list_display = ("id", "session", "author", "text", "state", "at", "told_at")
+    list_filter = ("state", "session__project")
+    list_select_related = ("session",)
 
 
 @admin.register(Agent)
@@ -128,9 +179,10 @@ class SpendAdmin(ReadOnly):
     list_filter = ("day", "project", "model")
 
 
-@admin.register(RuntimePause)
-class RuntimePauseAdmin(ReadOnly):
-    list_display = ("host", "runtime", "paused_for", "at")
+@admin.register(RuntimeCheck)
+class RuntimeCheckAdmin(ReadOnly):
+    list_display = ("host", "runtime", "state", "version", "reason", "checked_at")
+    list_filter = ("state", "host")
 
 
 @admin.register(Credential)

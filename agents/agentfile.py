@@ -14,7 +14,9 @@ from decimal import Decimal
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from pipeline.projectfile import Claim, ProjectFile, fields
+from agents.permissionfile import Permissions, permissions
+from pipeline.projectfile import Claim, ProjectFile, Section, fields
+from pipeline.projectfile.network import ON, Network, network
 from pipeline.projectfile.parse import model_name, refuse_repeated_names
 from pipeline.projectfile.schema import command_label
 from pipeline.projectfile.values import Table, Value
@@ -22,8 +24,10 @@ from pipeline.projectfile.values import Table, Value
 SECTION: Final = "agents"
 ROLES: Final = ("coder", "qa", "mergemaster", "other")
 DEFAULT_RUNTIME: Final = "claude-code"
+WIRES: Final = ("responses", "chat")
+SANDBOXES: Final = ("none", "limits", "bubblewrap")
 INACTIVITY_TIMEOUT: Final = timedelta(seconds=300)
-RUNTIME_KEYS: Final = ("command", "args", "script")
+RUNTIME_KEYS: Final = ("command", "args", "script", "mode", "auth_method", "wire_api")
 """Keys that only some runtimes have a use for.
 
 With the others they would silently do nothing, and are refused.
@@ -36,6 +40,7 @@ _credential = fields.text(pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", expected="
 _tool = fields.text(
     pattern=r"[A-Za-z][\w.-]*(\*|\([^,\n]*\))?", expected="the name of a tool, such as Edit or Bash(git:*)"
 )
+_word = fields.text(pattern=r"[A-Za-z0-9][\w.:/#-]{0,99}", expected="a name without spaces, such as yolo")
 _tools = fields.many(_tool, expected="a list of names of tools")
 _long_text = fields.text(lines=True)
 _turns = fields.integer(1, 100_000)
@@ -68,6 +73,12 @@ class AgentEntry:
     command: fields.Command | None = None
     args: tuple[str, ...] = ()
     script: Any = None
+    mode: str | None = None
+    auth_method: str | None = None
+    wire_api: str | None = None
+    permissions: Permissions | None = None
+    network: Network = ON
+    sandbox: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """JSON data: times in seconds, the budget as a decimal string."""
@@ -92,6 +103,12 @@ class AgentEntry:
             "command": list(self.command) if isinstance(self.command, tuple) else self.command,
             "args": list(self.args),
             "script": self.script,
+            "mode": self.mode,
+            "auth_method": self.auth_method,
+            "wire_api": self.wire_api,
+            "permissions": self.permissions.to_json() if self.permissions else None,
+            "network": self.network.to_json(),
+            "sandbox": self.sandbox,
         }
 
     @classmethod
@@ -106,6 +123,10 @@ class AgentEntry:
                 kept[key] = timedelta(seconds=kept[key])
         if "max_budget_usd" in kept:
             kept["max_budget_usd"] = Decimal(kept["max_budget_usd"])
+        if "permissions" in kept:
+            kept["permissions"] = Permissions.from_json(kept["permissions"])
+        if "network" in kept:
+            kept["network"] = Network.from_json(kept["network"])
         if isinstance(kept.get("command"), list):
             kept["command"] = tuple(kept["command"])
         return cls(**kept)
@@ -116,7 +137,10 @@ class AgentEntry:
         if self.command is not None or self.args:
             command = self.command if self.command is not None else ()
             label = " ".join([command_label(command) if command else self.runtime, *self.args])
-            yield Claim("command", f"{where}.command", json.dumps([self.runtime, command, self.args]), label)
+            # A mode says what the program does without asking.
+            what = [self.runtime, command, self.args, *([self.mode] if self.mode else [])]
+            label += f" (mode {self.mode})" if self.mode else ""
+            yield Claim("command", f"{where}.command", json.dumps(what), label)
         if self.script is not None:
             # A scripted agent's steps may run commands.
             script = json.dumps(self.script, sort_keys=True, ensure_ascii=False)
@@ -125,6 +149,10 @@ class AgentEntry:
             yield Claim("command", f"{where}.runtime", json.dumps(["runtime", self.runtime]), self.runtime)
         if self.credential is not None:
             yield Claim("credential", f"{where}.credential", self.credential, self.credential)
+        if self.permissions is not None:
+            if not self.permissions.asks:
+                yield Claim("command", f"{where}.permissions", "permissions free", "to act without asking")
+            yield from self.permissions.claims(f"{where}.permissions")
         if self.base_url is not None:
             # Which key goes where is what matters: a known address with another credential is a new thing.
             label = f"{self.base_url} with {self.credential or 'no named credential'}"
@@ -143,6 +171,27 @@ class AgentsSection:
     def claims(self) -> Iterator[Claim]:
         for agent in self.agents:
             yield from agent.claims()
+
+    def loosened(self, before: Section) -> Iterator[tuple[str, str]]:
+        """An agent that was to ask, and no longer is by its own entry; that reaches more of the network; that is confined less."""
+        old = {agent.name: agent for agent in (before.agents if isinstance(before, AgentsSection) else ())}
+        asked = {
+            name for name, agent in old.items() if agent.permissions is not None and agent.permissions.asks
+        }
+        for agent in self.agents:
+            was = old.get(agent.name)
+            if was is not None and agent.network.wider_than(was.network):
+                where = f"agents.{agent.name}.network"
+                yield (
+                    where,
+                    f"`{where}` changes from {was.network.label} to {agent.network.label}: the agent would reach more.",
+                )
+            if agent.sandbox in ("none", "limits") and (was is None or was.sandbox != agent.sandbox):
+                where = f"agents.{agent.name}.sandbox"
+                yield where, f"`{where}` becomes {agent.sandbox}: the agent would run without bubblewrap."
+            if agent.name in asked and (agent.permissions is None or not agent.permissions.asks):
+                where = f"agents.{agent.name}.permissions"
+                yield where, f"`{where}` no longer asks: the agent would act without anybody's answer."
 
 
 DEFAULT_AGENTS: Final = AgentsSection(
@@ -204,6 +253,9 @@ class AgentsParser:
         command = self._for_runtime(table, "command", runtime)
         args = self._for_runtime(table, "args", runtime)
         script = self._for_runtime(table, "script", runtime)
+        mode = self._for_runtime(table, "mode", runtime)
+        auth_method = self._for_runtime(table, "auth_method", runtime)
+        wire_api = self._for_runtime(table, "wire_api", runtime)
         return AgentEntry(
             name=name,
             role=role,
@@ -225,6 +277,12 @@ class AgentsParser:
             command=fields.command(command) if command else None,
             args=(_arguments(args) if args else None) or (),
             script=_script(script) if script else None,
+            mode=_word(mode) if mode else None,
+            auth_method=_word(auth_method) if auth_method else None,
+            wire_api=fields.one_of(WIRES)(wire_api) if wire_api else None,
+            permissions=table.read("permissions", permissions, None),
+            network=table.read("network", network, ON),
+            sandbox=table.read("sandbox", fields.one_of(SANDBOXES), None),
         )
 
     def _for_runtime(self, table: Table, key: str, runtime: str) -> Value | None:

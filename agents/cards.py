@@ -6,15 +6,18 @@ from typing import Any
 
 from django.db.models import Sum
 
-from agents.models import Session
+from agents.models import PermissionRequest, Session
+from agents.models.permission import Asking
 from pipeline.models import Dependency, GateRun, Story
 
 
 def of_stories(stories: list[Story]) -> dict[int, dict[str, Any]]:
-    """Story id -> `session` (live, else last), `sessions`, `cost`, `gate` (the last run), `depends` (numbers); four queries in all."""
+    """Story id -> `session` (live, else last), `sessions`, `cost`, `gate` (the last run), `depends` (numbers), `asks` (the session
+    that waits for an answer); five queries in all."""
     ids = [story.pk for story in stories]
     found: dict[int, dict[str, Any]] = {
-        pk: {"session": None, "sessions": [], "cost": 0, "gate": None, "depends": []} for pk in ids
+        pk: {"session": None, "sessions": [], "cost": 0, "gate": None, "depends": [], "asks": None}
+        for pk in ids
     }
     for session in (
         Session.objects.filter(story__in=ids).select_related("agent").defer("prompt", "entry").order_by("id")
@@ -29,6 +32,9 @@ def of_stories(stories: list[Story]) -> dict[int, dict[str, Any]]:
         found[pk]["cost"] = cost
     for run in GateRun.objects.filter(story__in=ids).defer("output").order_by("id"):
         found[run.story_id]["gate"] = run
+    asks = PermissionRequest.objects.filter(session__story__in=ids, state=Asking.WAITING)
+    for pk, session_id in asks.values_list("session__story_id", "session_id"):
+        found[pk]["asks"] = session_id
     for pk, number in Dependency.objects.filter(story__in=ids).values_list("story_id", "number"):
         found[pk]["depends"].append(number)
     return found

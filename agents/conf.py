@@ -32,3 +32,9 @@ BLOCKED_GRACE_SECONDS = 10.0
 """How long a program may take to end by itself after its provider refused."""
 LIMIT_PATIENCE_SECONDS = 60.0
 """A reset that is nearer than this is waited for by the running session."""
+PREFLIGHT_SECONDS = 90.0
+"""What one check of an agent program may take (1 to 6 s on a quiet machine)."""
+MOST_REQUESTS = 20
+"""Permission requests of one session that may wait at a time; what is asked beyond them is denied."""
+WAIT_ROOM_SECONDS = 3600.0
+"""How much of a session's wait for people is not counted as its time, in all."""

@@ -64,3 +64,11 @@ def ordinal(number: int) -> str:
 
 class StillRunning(Refused):
     """It has not ended yet."""
+
+
+class AlreadyAnswered(Refused):
+    """The request is answered already."""
+
+
+class CannotHear(Refused):
+    """The agent takes no message now."""

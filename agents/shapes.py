@@ -7,8 +7,8 @@ from typing import Any
 
 from django.db.models import QuerySet, Sum
 
-from agents.models import Agent, Credential, Session
-from agents.services import faces, using
+from agents.models import Agent, Credential, PermissionRequest, Session
+from agents.services import faces, reaching, using
 from agents.states import State
 from pipeline import shapes
 from pipeline.models import LogEvent, Story
@@ -39,7 +39,7 @@ def work_of(stories: Sequence[Story]) -> dict[int, dict[str, Any]]:
 
 def session(row: Session) -> dict[str, Any]:
     """Times in ISO 8601 (UTC) or null; `tokens` of all kinds together; `peak_memory` in bytes; `story` as PROJECT/N;
-    `resume`: warm or cold, and why."""
+    `resume`: warm or cold, and why; `sandbox`: its rung of the ladder; `network`: on, off or {"allow": [hosts]}; `key`: what the agent sees of it."""
     return {
         "id": row.pk,
         "story": row.story.label,
@@ -60,10 +60,30 @@ def session(row: Session) -> dict[str, Any]:
         "conversation": row.conversation,
         "resume": row.resume_note or None,
         "sandbox": row.sandbox or None,
+        "network": reaching.network_of(row).to_json(),
+        "key": reaching.key_note(row),
         "tokens": row.tokens,
         "cost_usd": shapes.money(row.cost_usd),
         "started": row.started_at.isoformat() if row.started_at else None,
         "ended": row.ended_at.isoformat() if row.ended_at else None,
+    }
+
+
+def request(row: PermissionRequest) -> dict[str, Any]:
+    """What an agent asks: `state` waiting, allowed, denied, timed_out or withdrawn; `by` a person, a rule or the server; `told`: when it heard."""
+    return {
+        "id": row.pk,
+        "session": row.session_id,
+        "tool": row.tool,
+        "subject": row.subject,
+        "arguments": row.arguments,
+        "state": row.state,
+        "scope": row.scope or None,
+        "by": row.answered_by or None,
+        "reason": row.reason or None,
+        "asked": row.asked_at.isoformat(),
+        "deadline": row.deadline.isoformat(),
+        "told": row.told_at.isoformat() if row.told_at else None,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agents.services import assigning, sessions
+from agents.services import assigning, sessions, telling
 
 
 def assign(project_id: int) -> None:
@@ -12,3 +12,7 @@ def assign(project_id: int) -> None:
 
 def stop(session_id: int) -> None:
     sessions.carry_out_stop(session_id)
+
+
+def tell(session_id: int) -> None:
+    telling.tell(session_id)

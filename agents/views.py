@@ -8,10 +8,12 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
+from agents import prices
 from agents.forms import CredentialForm
-from agents.models import Credential, RuntimePause, Session
+from agents.models import Credential, RuntimeCheck, Session
 from agents.runtimes import RUNTIMES
-from agents.services import breaker, credentials, pool, roster
+from agents.services import breaker, credentials, pool, reaching, roster
+from agents.talk_views import talk_of
 from pipeline.exceptions import NotAllowed, Refused
 from pipeline.live.topics import newest
 from pipeline.models import Project, Story
@@ -83,7 +85,7 @@ def session(request: HttpRequest, pk: int) -> HttpResponse:
     return render(
         request,
         "agents/session.html",
-        {**rights(request, row.project), **log_of(row, request.GET.get("from"))},
+        {**rights(request, row.project), **log_of(row, request.GET.get("from")), **talk_of(request, row)},
     )
 
 
@@ -104,8 +106,12 @@ def log_of(row: Session, begin: str | None) -> dict[str, object]:
         "log_live": not shown or shown[-1].seq >= last,
         "later": shown[-1].seq + 1 if shown and shown[-1].seq < last else 0,
         "label": runtime.label if runtime else row.runtime,
+        "confinement": reaching.confinement_note(row),
+        "key_note": reaching.key_note(row),
+        "key_readable": reaching.key_is_readable(row),
         "cursor": newest(f"project:{row.project_id}"),
         "ledger": row.ledger.order_by("seq")[:200],
+        "counted_as": prices.counted_as(),
     }
 
 
@@ -138,7 +144,7 @@ def credential_list(request: HttpRequest) -> HttpResponse:
     return render(
         request,
         "agents/credentials.html",
-        {"form": form, "credentials": rows, "runtimes": RuntimePause.objects.order_by("host", "runtime")},
+        {"form": form, "credentials": rows},
         status=400 if form.errors else 200,
     )
 
@@ -151,7 +157,7 @@ def pause_lift(request: HttpRequest) -> HttpResponse:
         return refused(request, NotAllowed("Only an admin of the whole server ends this pause."), back)
     try:
         if pk := posted(request, "runtime"):
-            pause = get_object_or_404(RuntimePause, pk=pk if pk.isdecimal() and len(pk) < 18 else 0)
+            pause = get_object_or_404(RuntimeCheck, pk=pk if pk.isdecimal() and len(pk) < 18 else 0)
             breaker.lift_runtime(pause, actor=actor(request))
         else:
             row = get_object_or_404(Credential, name=posted(request, "credential"))

@@ -14,6 +14,8 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
+from agents.models import PermissionRequest
+from agents.models.permission import Asking
 from huskies_site import loginlinks, rounds
 from pipeline import conf
 from pipeline.doctor import HEALED
@@ -34,6 +36,9 @@ def home(request: HttpRequest) -> HttpResponse:
     context = {
         "projects": projects,
         "needs": needs.select_related("project").order_by("stage_at")[:50],
+        "asks": PermissionRequest.objects.filter(session__project__in=projects, state=Asking.WAITING)
+        .select_related("session__project", "session__agent", "session__story")
+        .order_by("id")[:50],
         "may_add": may(request.user, "project.add", None),
         "proposed": ProjectVersion.objects.filter(project__in=projects, state="proposed").select_related(
             "project"

@@ -65,18 +65,23 @@ class VerbCommand(BaseCommand, ABC):
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[object]], none: str) -> None:
         """Columns for people; `none` is said when there are no rows."""
-        if not rows:
-            return self.say(none)
-        cells = [
-            list(head),
-            *([plain(str(cell if cell is not None else "-")) for cell in row] for row in rows),
-        ]
-        widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-        for row in cells:
-            self.say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        say_table(self.say, head, rows, none)
 
     def run_from_argv(self, argv: list[str]) -> None:
         run_as_sentence(self, argv)
+
+
+def say_table(
+    say: Callable[[str], object], head: Sequence[str], rows: Sequence[Sequence[object]], none: str
+) -> None:
+    """Columns for people, a line at a time; `none` is said when there are no rows."""
+    if not rows:
+        say(none)
+        return
+    cells = [list(head), *([plain(str(cell if cell is not None else "-")) for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    for row in cells:
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def run_as_sentence(command: Any, argv: list[str]) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.models import Process
 from pipeline.processes.logfile import CONTINUED, NOTE, STDERR, STDOUT, Record
@@ -15,11 +14,13 @@ from pipeline.processes.logfile import CONTINUED, NOTE, STDERR, STDOUT, Record
 LINE_BYTES = 16_384
 
 
-@dataclass(frozen=True, slots=True)
-class NewEvent:
+class NewEvent(NamedTuple):
+    """`json`: the body as it is stored, where somebody has made that already; "" = not yet."""
+
     kind: str
     body: dict[str, Any]
     at: datetime
+    json: str = ""
 
 
 class Handler(ABC):

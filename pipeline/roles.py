@@ -45,6 +45,8 @@ MAY: dict[str, Role] = {
     "story.delete": Role.OPERATOR,
     "story.approve_files": Role.ADMIN,
     "session.stop": Role.DEVELOPER,
+    "session.message": Role.DEVELOPER,
+    "session.answer": Role.OPERATOR,
     "project.refresh": Role.OPERATOR,
     "project.approve_file": Role.ADMIN,
     "project.edit": Role.ADMIN,
@@ -52,12 +54,18 @@ MAY: dict[str, Role] = {
     "demo.start": Role.ADMIN,
     "credential.edit": Role.ADMIN,
     "host.edit": Role.ADMIN,
+    "runtime.check": Role.ADMIN,
     "member.edit": Role.ADMIN,
     "agent.pause": Role.OPERATOR,
     "agent.assign": Role.DEVELOPER,
     "limit.edit": Role.OPERATOR,
     "budget.edit": Role.OPERATOR,
+    # What each person and agent spends. A story's and a session's own cost stands on its page, for all who see it.
+    "spend.see": Role.OPERATOR,
 }
+
+OWN: dict[str, Role] = {"session.answer": Role.DEVELOPER}
+"""What a smaller role may do where the work is its own: it started the story."""
 
 
 def role_in(user: AbstractBaseUser | AnonymousUser, project: Project | None) -> Role | None:
@@ -72,8 +80,14 @@ def role_in(user: AbstractBaseUser | AnonymousUser, project: Project | None) -> 
     return Role(value) if value else None
 
 
-def may(user: AbstractBaseUser | AnonymousUser, verb: str, project: Project | None) -> bool:
-    """Whether the person may do the verb there. An unknown verb is a programming error (KeyError)."""
-    needed = MAY[verb]
-    role = role_in(user, project)
+def may(
+    user: AbstractBaseUser | AnonymousUser, verb: str, project: Project | None, *, own: bool = False
+) -> bool:
+    """Whether the person may do the verb there; `own`: on what they started. An unknown verb is a programming error (KeyError)."""
+    return allows(role_in(user, project), verb, own=own)
+
+
+def allows(role: Role | None, verb: str, *, own: bool = False) -> bool:
+    """As `may`, for who has asked for the role already."""
+    needed = min(MAY[verb], OWN.get(verb, MAY[verb])) if own else MAY[verb]
     return role is not None and role >= needed

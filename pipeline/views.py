@@ -13,7 +13,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from pipeline import conf
+from pipeline import conf, needs
 from pipeline.actors import Actor
 from pipeline.exceptions import NotAllowed, Refused
 from pipeline.forms import StoryForm
@@ -71,13 +71,23 @@ def unreadable(project: Project) -> Refused:
 
 def rights(request: HttpRequest, project: Project) -> dict[str, Any]:
     role = role_in(request.user, project)
-    return {"project": project, "role": role.label if role else "", "is_admin": role == Role.ADMIN}
+    return {
+        "project": project,
+        "role": role.label if role else "",
+        "rank": role,
+        "is_admin": role == Role.ADMIN,
+    }
 
 
 @require_GET
 def board(request: HttpRequest, name: str) -> HttpResponse:
-    """The columns; `?all=STAGE` shows all cards of one, `?part=columns` only the columns (after a resync)."""
+    """The columns; `?all=STAGE` shows all cards of one, `?part=columns` only the columns (after a resync), `?part=needs` what needs you."""
     project = project_for(request, name)
+    if request.GET.get("part") == "needs":
+        role = role_in(request.user, project)
+        return render(
+            request, "pipeline/needs.html", {"needs": needs.of_project(project, request.user, role)}
+        )
     cursor = newest(f"project:{project.pk}")  # before the rows: what comes meanwhile is sent after it
     counts = dict(project.stories.order_by().values_list("stage").annotate(n=Count("pk")))
     whole = request.GET.get("all", "")
@@ -97,8 +107,9 @@ def board(request: HttpRequest, name: str) -> HttpResponse:
         }
         for stage in COLUMNS
     ]
+    mine = rights(request, project)
     context = {
-        **rights(request, project),
+        **mine,
         "columns": columns,
         "cursor": cursor,
         "form": StoryForm(),
@@ -106,6 +117,7 @@ def board(request: HttpRequest, name: str) -> HttpResponse:
         "empty": not counts,
         "demo": project.source.startswith(str(conf.home() / "demo")),
         "proposed": projects.proposed_version(project),
+        "needs": needs.of_project(project, request.user, mine["rank"]),
     }
     return render(
         request,

@@ -12,6 +12,7 @@ import hypothesis
 import pytest
 
 from tests import databases, needs
+from tests.agent_programs import CLAUDE, AgentProgram
 
 LONG_REASON = "a long test: ./huskies test --long runs it"
 OTHER_DATABASE = "belongs to the run with HUSKIES_TEST_DATABASE="
@@ -132,28 +133,14 @@ def postgresql_url() -> str:
 @pytest.fixture(scope="session")
 def claude_program() -> Path:
     """The real Claude Code program; its test says needs_claude."""
-    program = needs.find_claude()
-    if program is None:
-        pytest.fail("a test that uses claude_program lacks the marker needs_claude")
-    return program
+    return real_program(CLAUDE)
 
 
-@pytest.fixture(scope="session")
-def codex_program() -> Path:
-    """The real Codex program; its test says needs_codex."""
-    program = needs.find_codex()
-    if program is None:
-        pytest.fail("a test that uses codex_program lacks the marker needs_codex")
-    return program
-
-
-@pytest.fixture(scope="session")
-def gemini_program() -> Path:
-    """The real Gemini CLI program; its test says needs_gemini."""
-    program = needs.find_gemini()
-    if program is None:
-        pytest.fail("a test that uses gemini_program lacks the marker needs_gemini")
-    return program
+def real_program(program: AgentProgram) -> Path:
+    found = program.find()
+    if found is None:
+        pytest.fail(f"a test that uses {program.title} lacks the marker {program.marker}")
+    return found
 
 
 @pytest.fixture(scope="session")

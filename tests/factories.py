@@ -86,9 +86,14 @@ def project(name: str = "web", **values: Any) -> Project:
 def coder(project: Project, number: int = 1, **values: Any) -> Agent:
     return Agent.objects.create(
         project=project,
-        runtime="scripted",
         position=number,
-        **{"name": f"coder-{number}", "role": "coder", "entry": {"script": [["say", "hi"]]}, **values},
+        **{
+            "name": f"coder-{number}",
+            "role": "coder",
+            "runtime": "scripted",
+            "entry": {"script": [["say", "hi"]]},
+            **values,
+        },
     )
 
 

@@ -7,14 +7,13 @@ where that is missing. With HUSKIES_TEST_REQUIRE=all in the environment, as in C
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
 from tests import databases
+from tests.agent_programs import AGENT_PROGRAMS, CLAUDE, AgentProgram
 
 
 @dataclass(frozen=True)
@@ -53,46 +52,30 @@ def bubblewrap_obstacle() -> str | None:
     )
 
 
-@cache
-def find_claude() -> Path | None:
-    """The Claude Code program: HUSKIES_CLAUDE, else the one in claude-agent-sdk's wheel, else on PATH."""
-    if named := os.environ.get("HUSKIES_CLAUDE"):
-        return Path(named) if os.access(named, os.X_OK) else None
-    package = find_spec("claude_agent_sdk")
-    for folder in (package.submodule_search_locations or []) if package else []:
-        bundled = Path(folder) / "_bundled" / "claude"
-        if os.access(bundled, os.X_OK):
-            return bundled
-    on_path = shutil.which("claude")
-    return Path(on_path) if on_path else None
-
-
-def find_from_npm(name: str, variable: str) -> Path | None:
-    """A program of tests/programs: named by `variable`, else where .ci/run installs it, else on PATH."""
-    if named := os.environ.get(variable):
-        return Path(named) if os.access(named, os.X_OK) else None
-    installed = Path(sys.prefix, "agent-programs", "node_modules", ".bin", name)
-    if os.access(installed, os.X_OK):
-        return installed
-    on_path = shutil.which(name)
-    return Path(on_path) if on_path else None
-
-
-@cache
-def find_codex() -> Path | None:
-    return find_from_npm("codex", "HUSKIES_CODEX")
-
-
-@cache
-def find_gemini() -> Path | None:
-    return find_from_npm("gemini", "HUSKIES_GEMINI")
-
-
-def npm_remedy(variable: str) -> str:
-    return (
-        "Install it (copy tests/programs/*.json to .venv/agent-programs and run npm ci --ignore-scripts there), "
-        f"or name it in {variable}"
+def of_program(program: AgentProgram) -> Need:
+    where, how = (
+        (
+            "in claude-agent-sdk",
+            ".venv/bin/python -m pip install --no-deps --require-hashes -r requirements-agents.lock",
+        )
+        if program == CLAUDE
+        else (
+            "among the programs of npm",
+            "copy tests/programs/*.json to .venv/agent-programs and run npm install --no-save --ignore-scripts there",
+        )
     )
+    return Need(
+        program.marker,
+        f"the {program.title} program",
+        lambda: None if program.find() else f"it was found neither {where} nor on PATH",
+        f"Install it ({how}), or name it in {program.variable}",
+    )
+
+
+def api_obstacle() -> str | None:
+    from agents.runtimes import api_packages  # here: this file must be read where there is only Python
+
+    return None if api_packages.installed() else "they are not installed"
 
 
 @cache
@@ -120,24 +103,12 @@ NEEDS = (
         lambda: None if find_chromium() else "no Chromium was found",
         "Install it (apt-get install chromium), or name it in HUSKIES_CHROMIUM",
     ),
+    *map(of_program, AGENT_PROGRAMS),
     Need(
-        "needs_claude",
-        "the Claude Code program",
-        lambda: None if find_claude() else "it was found neither in claude-agent-sdk nor on PATH",
-        "Install it (.venv/bin/python -m pip install --no-deps --require-hashes -r "
-        "requirements-agents.lock), or name it in HUSKIES_CLAUDE",
-    ),
-    Need(
-        "needs_codex",
-        "the Codex program",
-        lambda: None if find_codex() else "it was found neither among the programs of npm nor on PATH",
-        npm_remedy("HUSKIES_CODEX"),
-    ),
-    Need(
-        "needs_gemini",
-        "the Gemini CLI program",
-        lambda: None if find_gemini() else "it was found neither among the programs of npm nor on PATH",
-        npm_remedy("HUSKIES_GEMINI"),
+        "needs_api",
+        "the packages of the direct-API runtimes",
+        api_obstacle,
+        "Install them (./huskies runtime install api)",
     ),
     Need(
         "needs_bubblewrap",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from agents.services import assigning
+from agents.services import assigning, telling
 from pipeline import conf
 from pipeline.models import Process, Project
 from pipeline.models.process import ProcessState
@@ -23,7 +23,7 @@ class Server:
         self.supervisor.open_bell()
 
     def step(self) -> None:
-        """One turn: launch what is prepared, follow, assign, advance the merges."""
+        """One turn: launch what is prepared, follow, assign, tell agents what is written for them, advance the merges."""
         for pk in Process.objects.filter(state=ProcessState.PREPARED, host=conf.host()).values_list(
             "pk", flat=True
         ):
@@ -31,6 +31,7 @@ class Server:
         self.supervisor.scan()
         self.supervisor.step()
         assigning.auto_assign()
+        telling.sweep()
         for pk in Project.objects.values_list("pk", flat=True):
             merges.advance(pk)
 

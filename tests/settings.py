@@ -43,6 +43,7 @@ def forget_settings_of_this_machine() -> None:
 forget_settings_of_this_machine()
 home = take_own_folder()
 os.environ["HUSKIES_HOME"] = str(home)
+os.environ["HUSKIES_PREFLIGHT"] = "no"  # real programs start where a test says so; its children inherit this
 os.environ["DJANGO_SETTINGS_MODULE"] = "huskies_site.settings"  # for the children that tests start
 if databases.chosen() == "postgresql":
     os.environ["DATABASE_URL"] = databases.postgresql_url()

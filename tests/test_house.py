@@ -10,7 +10,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LONGEST_FILE = 400
-LOCKS = ["requirements.lock", "requirements-dev.lock", "requirements-agents.lock", "requirements-node.lock"]
+LOCKS = [
+    "requirements.lock",
+    "requirements-dev.lock",
+    "requirements-agents.lock",
+    "requirements-node.lock",
+    "requirements-api.lock",
+]
 # Made by programs, or other people's: counted and read by nobody here.
 GENERATED = re.compile(r"\.lock$|(^|/)vendor/|(^|/)migrations/")
 # Where this tree and its owner live; a folder right under the root is too common a word (/src, /app).

@@ -9,9 +9,10 @@ from django.db.models import Sum
 from django.utils import timezone
 
 from agents.doctor.sessions import FOLLOWED_WITHIN, slots_held_for_nothing
-from agents.doctor.work import RECENT, SUMS
+from agents.doctor.work import RECENT
 from agents.models import Session
 from agents.services import deciding, saving, sessions
+from agents.services.booking import SUMS
 from agents.states import State
 from pipeline import conf, moves
 from pipeline import git as gits

@@ -9,6 +9,7 @@ from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from agents.models import Session
+from agents.models.permission import Asking
 from agents.services.hosting import LATE
 from agents.states import Role, State
 from pipeline import clock, conf
@@ -49,6 +50,8 @@ def ends() -> Iterator[Lie]:
         yield Lie("R3", f"session {session.pk}", f"it ended as {session.outcome} without a reason.")
     for session in Session.objects.live().filter(~Q(outcome="") | ~Q(ended_at=None)):
         yield Lie("R3", f"session {session.pk}", f"it is {session.state}, and has an outcome or an end.")
+    for session in over.filter(requests__state=Asking.WAITING).distinct():
+        yield Lie("R3", f"session {session.pk}", "it ended, and what it asked for still waits for an answer.")
 
 
 def slots() -> Iterator[Lie]:

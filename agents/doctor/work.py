@@ -15,6 +15,7 @@ from agents import conf as agents_conf
 from agents.exceptions import MustWait, NoCoder
 from agents.models import LedgerRow, Session, Spend
 from agents.services import assigning, choosing, looking
+from agents.services.booking import SUMS
 from agents.states import Role
 from pipeline.doctor import Lie, life
 from pipeline.models import StageChange, Story
@@ -25,7 +26,6 @@ ASSIGNED_WITHIN = timedelta(seconds=10)
 """The sweep looks every two seconds; this leaves room for a slow machine."""
 LOOKED_AT = 100
 RECENT = 1000
-SUMS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "cost_usd")
 
 
 def claims() -> Iterator[Lie]:

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
-from pipeline.models import Project
+from pipeline.models import Project, Story
 
 
 class Scope(models.TextChoices):
@@ -81,38 +81,46 @@ class Budget(models.Model):
 
 
 class Spend(models.Model):
-    """What was used on a day, summed from the ledger in its own transaction; it outlives deleted stories. Two rows of one key add up."""
+    """What a session used of a model on a day, summed from its ledger in the ledger's transaction: every sum of money is made of these rows.
+
+    They outlive deleted stories, whose `session` and `story` are then empty. `tokens`: all kinds together; thinking is part of the output.
+    """
 
     day = models.DateField(help_text="UTC")
+    session = models.ForeignKey("agents.Session", on_delete=models.SET_NULL, null=True, related_name="+")
+    story = models.ForeignKey(Story, on_delete=models.SET_NULL, null=True, related_name="+")
     project = models.ForeignKey(Project, on_delete=models.SET_NULL, null=True, related_name="+")
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+")
     agent = models.CharField(max_length=63)
     model = models.CharField(max_length=100)
     usd = models.DecimalField(max_digits=14, decimal_places=6, default=0)
+    unpriced_usd = models.DecimalField(
+        max_digits=14,
+        decimal_places=6,
+        default=0,
+        help_text="Of it, what was counted as the dearest model's.",
+    )
     tokens = models.PositiveBigIntegerField(default=0)
-
-    class Meta:
-        indexes = [models.Index(fields=["day", "project", "user"], name="spend_by_day")]
-
-    def __str__(self) -> str:
-        return f"{self.day} {self.agent} {self.model}: ${self.usd}"
-
-
-class RuntimePause(models.Model):
-    """A runtime that is not fit on a host (a flag it does not know, a program that is not there): nothing starts with it there."""
-
-    host = models.CharField(max_length=255)
-    runtime = models.CharField(max_length=30)
-    paused_for = models.CharField(max_length=500)
-    at = models.DateTimeField(auto_now_add=True)
+    input_tokens = models.PositiveBigIntegerField(default=0)
+    output_tokens = models.PositiveBigIntegerField(default=0)
+    cache_read_tokens = models.PositiveBigIntegerField(default=0)
+    cache_write_tokens = models.PositiveBigIntegerField(default=0)
+    thinking_tokens = models.PositiveBigIntegerField(default=0)
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["host", "runtime"], name="a_runtime_is_paused_once_per_host")
+            models.UniqueConstraint(
+                fields=["session", "day", "model"], name="a_session_spends_in_one_row_a_day"
+            )
+        ]
+        indexes = [
+            models.Index(fields=["day", "project"], name="spend_by_day"),
+            models.Index(fields=["project", "day"], name="spend_of_project"),
+            models.Index(fields=["user", "day"], name="spend_of_person"),
         ]
 
     def __str__(self) -> str:
-        return f"{self.runtime} on {self.host}: {self.paused_for}"
+        return f"{self.day} {self.agent} {self.model}: ${self.usd}"
 
 
 def applying(rows: dict[tuple[str, str], Any], scope: str, subject: object) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
@@ -11,6 +13,9 @@ from agents.models.credential import Credential
 from agents.states import LIVE, Outcome, Role, State, StopCause
 from pipeline.models import Process, Project, Story
 from pipeline.models.story import lock_story
+from pipeline.processes.confine import is_confined
+
+CENT = Decimal("0.01")
 
 
 class SessionQuerySet(models.QuerySet["Session"]):
@@ -90,9 +95,13 @@ class Session(models.Model):
     output_tokens = models.PositiveBigIntegerField(default=0)
     cache_read_tokens = models.PositiveBigIntegerField(default=0)
     cache_write_tokens = models.PositiveBigIntegerField(default=0)
+    thinking_tokens = models.PositiveBigIntegerField(default=0, help_text="Of the output, and priced as it.")
     cost_usd = models.DecimalField(max_digits=14, decimal_places=6, default=0)
     reported_cost_usd = models.DecimalField(
         max_digits=14, decimal_places=6, null=True, help_text="The program's own figure."
+    )
+    reconciled_cost_usd = models.DecimalField(
+        max_digits=14, decimal_places=6, null=True, help_text="Ours when the program said its own."
     )
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True)
@@ -135,14 +144,34 @@ class Session(models.Model):
         return f"session {self.pk} of {self.agent_id} on {self.story_id} ({self.state})"
 
     @property
+    def confined(self) -> bool:
+        return is_confined(self.sandbox)
+
+    @property
     def tokens(self) -> int:
         return self.input_tokens + self.output_tokens + self.cache_read_tokens + self.cache_write_tokens
+
+    @property
+    def cost_difference(self) -> Decimal | None:
+        """By how much the program's own figure is more than ours of the same moment; None where it says none."""
+        if self.reported_cost_usd is None or self.reconciled_cost_usd is None:
+            return None
+        return self.reported_cost_usd - self.reconciled_cost_usd
+
+    @property
+    def cost_differs(self) -> bool:
+        """By more than a cent and more than one per cent of the larger figure: one of the two counts wrongly."""
+        if self.cost_difference is None:
+            return False
+        larger = max(self.reported_cost_usd or Decimal(0), self.reconciled_cost_usd or Decimal(0))
+        return abs(self.cost_difference) > max(CENT, larger / 100)
 
 
 class LedgerRow(models.Model):
     """What one request to a model used; written while the session runs, so that killed runs count."""
 
-    session = models.ForeignKey(Session, on_delete=models.CASCADE, related_name="ledger")
+    # Found by the constraint's index, as events are.
+    session = models.ForeignKey(Session, on_delete=models.CASCADE, related_name="ledger", db_index=False)
     seq = models.PositiveBigIntegerField(help_text="The log event it stands in.")
     request_id = models.CharField(max_length=100, blank=True)
     model = models.CharField(max_length=100)
@@ -150,7 +179,11 @@ class LedgerRow(models.Model):
     output_tokens = models.PositiveBigIntegerField(default=0)
     cache_read_tokens = models.PositiveBigIntegerField(default=0)
     cache_write_tokens = models.PositiveBigIntegerField(default=0)
+    thinking_tokens = models.PositiveBigIntegerField(default=0, help_text="Of the output, and priced as it.")
     cost_usd = models.DecimalField(max_digits=14, decimal_places=6, default=0)
+    price_unknown = models.BooleanField(
+        default=False, help_text="Its model had no price: counted as the dearest."
+    )
     at = models.DateTimeField()
 
     class Meta:

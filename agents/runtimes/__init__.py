@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from .acp import Acp
+from .api import DIRECT_APIS
 from .base import Runtime
 from .claude_code import ClaudeCode
 from .codex import Codex
 from .command import AnyCommand
 from .gemini_cli import GeminiCli
+from .opencode import Opencode
+from .qwen_code import QwenCode
 from .scripted import Scripted
 
 RUNTIMES: dict[str, Runtime] = {
-    runtime.name: runtime for runtime in (ClaudeCode(), Codex(), GeminiCli(), AnyCommand(), Scripted())
+    runtime.name: runtime
+    for runtime in (
+        ClaudeCode(),
+        Codex(),
+        GeminiCli(),
+        QwenCode(),
+        Opencode(),
+        *DIRECT_APIS,
+        Acp(),
+        AnyCommand(),
+        Scripted(),
+    )
 }
 
 

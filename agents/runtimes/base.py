@@ -6,13 +6,19 @@ runner, feeds the runner's records to the runtime's parser, and asks the parser 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 FileOp = list[str | int]  # ["mkdir", path] and so on: done by the runner before the program starts
-Redact = Callable[[bytes], bytes]
+
+
+class Redact(Protocol):
+    """Masks what is secret in a text. `cut`: something of it was lost before or after it."""
+
+    def __call__(self, data: bytes, cut: bool = False, /) -> bytes: ...
+
 
 EventKind = Literal[
     "started",
@@ -24,6 +30,7 @@ EventKind = Literal[
     "rate_limit",
     "usage",
     "permission",
+    "permission_over",
     "note",
     "output",
     "ended",
@@ -119,7 +126,9 @@ class Command:
     """What the runner is to run: `argv` without a confinement prefix, and the complete environment.
 
     `stdin` is written and closed (unless `keep_stdin`). `files` are done first. `readable` and
-    `writable` are what the program needs besides the copy and the session's own folders.
+    `writable` are what the program needs besides the copy and the session's own folders. `interrupt` is
+    the line that ends its turn. With `turn_ends` the runner closes a kept stdin after a line of JSON with
+    these words at its top, unless another turn (`turn_begins`) takes up what was said meanwhile.
     """
 
     argv: list[str]
@@ -127,9 +136,20 @@ class Command:
     stdin: str
     keep_stdin: bool = False
     interrupt: str | None = None
+    turn_begins: Mapping[str, str] = field(default_factory=dict)
+    turn_ends: Mapping[str, str] = field(default_factory=dict)
     files: list[FileOp] = field(default_factory=list)
     readable: list[Path] = field(default_factory=list)
     writable: list[Path] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The answer to a program's permission request. `reason` is told to the agent when it is denied."""
+
+    allow: bool
+    scope: Literal["once", "session"] = "once"
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -143,8 +163,24 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """How the pre-flight tries a program against the stand-in for its provider.
+
+    `path` ends the base URL as the program wants it; `entry` is what an agent's entry needs besides `base_url`.
+    """
+
+    path: str = ""
+    entry: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Event:
-    """One thing that happened; `body` is JSON, safe to store, and at most some 20 KiB."""
+    """One thing that happened; `body` is JSON, safe to store, and at most some 20 KiB.
+
+    `permission`: the program waits for an answer; body {"id", "tool", "input", "text"} and perhaps "keep" (see
+    `Runtime.answer`); with "decision" in it, it was refused already and nobody is asked.
+    `permission_over`: it no longer waits for that one; body {"id"}.
+    """
 
     kind: EventKind
     body: dict[str, Any]
@@ -178,6 +214,9 @@ class Record(Protocol):
 class Parser(Protocol):
     def feed(self, record: Record) -> list[Event]: ...
     def state(self) -> dict[str, Any]: ...
+    def waiting(self) -> int: ...
+    def state_without_lines(self) -> dict[str, Any]: ...
+    def take_up(self, records: Iterable[Record]) -> None: ...
     def outcome(self, exit: Mapping[str, Any] | None) -> Outcome: ...
 
 
@@ -186,7 +225,10 @@ class Runtime(Protocol):
 
     `label` says honestly what it is; it is shown wherever the agent is. `keys` are the keys of an agent's
     entry that only this runtime has a use for. `provider` is the origin that it talks to when no base URL
-    is named, so where its credential goes; empty if there is none.
+    is named, so where its credential goes; empty if there is none. `tested` are the versions that the tests ran with,
+    as a specifier (PEP 440) such as ">=2.1.197,<2.2"; "" = any. `trial` is None where the pre-flight has no program of
+    its own to try (each agent names one, or it is ours). One that also has `interrupts` and means it can end its turn
+    and go on with other words in the same session.
     """
 
     @property
@@ -197,6 +239,10 @@ class Runtime(Protocol):
     def keys(self) -> tuple[str, ...]: ...
     @property
     def provider(self) -> str: ...
+    @property
+    def tested(self) -> str: ...
+    @property
+    def trial(self) -> Trial | None: ...
     def command(self, launch: Launch) -> Command: ...
     def carry(self, previous: Path, launch: Launch) -> list[FileOp]:
         """File operations that bring a conversation from the config folder of an earlier session.
@@ -209,5 +255,19 @@ class Runtime(Protocol):
         """The line for the running program's stdin that gives it a message; None where it takes none (its `Command` closes stdin)."""
         ...
 
+    def answer(self, request: Mapping[str, Any], decision: Decision) -> str | None:
+        """The line for its stdin that answers a permission request; None where it never asks.
+
+        `request` is what is stored of the `permission` event: its `input` is masked and shortened, so never send it
+        back. What the answer needs (option ids) the parser puts into the body's `keep`, a small mapping.
+        """
+        ...
+
     def parser(self, state: Mapping[str, Any] | None = None, redact: Redact | None = None) -> Parser: ...
-    def find(self) -> Found: ...
+    def find(self) -> Found:
+        """What this host has; may start the program to ask its version."""
+        ...
+
+    def program(self) -> Path | None:
+        """The file that would be started, looked for again at each call, without starting anything."""
+        ...

@@ -15,11 +15,15 @@ CUT = " […]"
 
 def clean(text: str) -> str:
     """`text` as every database stores it: no NUL (PostgreSQL refuses it), no half of a surrogate pair."""
+    if text.isascii():
+        return text.replace("\x00", "\ufffd") if "\x00" in text else text
     return text.encode("utf-8", "replace").decode("utf-8").replace("\x00", "\ufffd")
 
 
 def clip(text: str, limit: int = BODY_BYTES) -> tuple[str, int]:
     """The first `limit` bytes of `text` as clean text, and the number of bytes left out."""
+    if len(text) <= limit and text.isascii() and "\x00" not in text:
+        return text, 0
     raw = clean(text[: limit + 1]).encode()
     whole = len(raw) if len(text) <= limit + 1 else len(clean(text).encode())
     if whole <= limit:
@@ -74,9 +78,25 @@ def bounded(value: Any, limit: int = 500, depth: int = 0) -> Any:
     return clip(repr(value), limit)[0]
 
 
+def asked(arguments: Any) -> Any:
+    """The arguments of a call that a person is asked about: as much as fits into an event, what is cut ends with CUT."""
+    whole = bounded(arguments, BODY_BYTES // 2)
+    return whole if len(json.dumps(whole)) <= 2 * BODY_BYTES else bounded(arguments)
+
+
 def copied(state: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A deep copy of a parser's state, so that a stored one does not change while parsing goes on."""
-    return copy.deepcopy(dict(state or {}))
+    """A deep copy of a parser's state as every database stores it, so that a stored one does not change while parsing goes on."""
+    return {clean(key): _copied(value) for key, value in (state or {}).items()}
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, dict):
+        return {clean(str(key)): _copied(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_copied(one) for one in value]
+    return value if value is None or isinstance(value, int | float) else copy.deepcopy(value)
 
 
 def mapping(value: Any) -> dict[str, Any]:

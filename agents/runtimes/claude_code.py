@@ -1,7 +1,7 @@
-"""The `claude-code` runtime: the real program, headless, one turn per session.
+"""The `claude-code` runtime: the real program, headless.
 
-The prompt goes in on stdin, which is then closed: it is never an option and never part of a shell
-line. Options that carry a value are written `--name=value`, so that no value can be read as another
+The prompt goes in on stdin as a line of JSON: it is never an option and never part of a shell line. What
+people say while it runs follows there (claude_voice). Options that carry a value are written `--name=value`, so that no value can be read as another
 option. Every session has its own config folder; only the conversation's transcript is carried over.
 
 Without bubblewrap the program may edit files in its working directory and nothing else: no shell.
@@ -9,11 +9,8 @@ Without bubblewrap the program may edit files in its working directory and nothi
 
 from __future__ import annotations
 
-import fnmatch
-import functools
 import importlib.util
 import os
-import re
 import shutil
 import stat
 import uuid
@@ -22,26 +19,35 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.processes.confine import allowed_environment
-from pipeline.processes.probe import ask_program
 
-from .base import Command, FileOp, Found, Launch, LaunchRefused, ProgramMissing, Redact
+from .base import Command, Decision, FileOp, Found, Launch, LaunchRefused, ProgramMissing, Redact, Trial
 from .claude_stream import ClaudeParser
+from .claude_voice import TURN_BEGINS, TURN_ENDS, answer_line, interrupt_line, user_line
+from .programs import (
+    base_url_of,
+    conversation_of,
+    copied_into,
+    instructions_of,
+    is_plain,
+    login_files,
+    look,
+    model_of,
+    plain_transcript,
+    tools_of,
+)
 
+PROGRAM = "Claude Code"
 DEFAULT_MODEL = "sonnet"
 FREE_TOOLS = ("Bash", "Read", "Edit", "Write", "Glob", "Grep")
 EDIT_TOOLS = ("Read", "Edit", "Write", "Glob", "Grep")
 # The program's own tries before it gives up, at 0.6, 1.2, 2.4 … seconds. Its default of 10 keeps a session
 # busy for many minutes; the server waits better, without holding an agent.
 PROVIDER_RETRIES = 4
-MOST_TRANSCRIPT = 256 * 1024 * 1024  # bytes
-VERSION_TIMEOUT = 20.0  # seconds; 0.1 s on a quiet machine
 INSTALL = (
     "Install Claude Code (https://code.claude.com/docs/en/setup) so that `claude` is on the PATH, "
     "or name the program in HUSKIES_CLAUDE."
 )
 LOG_IN = "Log in with `claude` once on this host, or add a credential: ./huskies credential add NAME."
-
-_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/\[\]-]{0,99}")
 
 
 class ClaudeCode:
@@ -49,6 +55,9 @@ class ClaudeCode:
     label = "Claude Code (Anthropic's agent program)"
     keys: tuple[str, ...] = ()
     provider = "https://api.anthropic.com"
+    tested = ">=2.1.197,<2.2"
+    trial = Trial()
+    interrupts = True
 
     def command(self, launch: Launch) -> Command:
         """The program's command line; raises `LaunchRefused` for what it cannot be given."""
@@ -59,21 +68,35 @@ class ClaudeCode:
         argv = [
             str(program),
             "-p",
+            "--input-format=stream-json",
             "--output-format=stream-json",
             "--verbose",
             "--include-partial-messages",
             "--strict-mcp-config",
             # No settings of the project's: they could run hooks and send the key elsewhere.
             "--setting-sources=",
-            f"--permission-mode={'bypassPermissions' if free else 'acceptEdits'}",
-            *_tools(launch.agent_config, FREE_TOOLS if free else EDIT_TOOLS),
-            f"--model={_model(launch)}",
-            f"--{'resume' if launch.resume else 'session-id'}={_conversation(launch)}",
-            *_limits(launch.agent_config),
+            *_permissions(launch.agent_config, free),
+            *_tools(launch, FREE_TOOLS if free else EDIT_TOOLS),
+            f"--model={model_of(launch, DEFAULT_MODEL)}",
+            f"--{'resume' if launch.resume else 'session-id'}={conversation_of(launch, PROGRAM)}",
+            *_limits(launch),
         ]
         env = allowed_environment(launch.home, launch.tmp, self._environment(launch))
+        # The provider may renew a token while the session runs; the renewed one stays in the session, so a token
+        # made for servers (`claude setup-token`, kind oauth_token) is the better credential.
+        files = login_files(launch, PROGRAM, LOG_IN, [host_credentials()], launch.config)
+        # The second is the file behind the program's name, which an installer links to.
+        readable = [program, Path(os.path.realpath(program))]
         return Command(
-            argv, env, launch.prompt, files=_login_files(launch), readable=[program, _home_of(program)]
+            argv,
+            env,
+            user_line(launch.prompt),
+            keep_stdin=True,
+            interrupt=interrupt_line(),
+            turn_begins=TURN_BEGINS,
+            turn_ends=TURN_ENDS,
+            files=files,
+            readable=readable,
         )
 
     def _environment(self, launch: Launch) -> dict[str, str]:
@@ -94,34 +117,29 @@ class ClaudeCode:
             env["ANTHROPIC_API_KEY"] = credential.value
         elif credential is not None and credential.kind == "oauth_token":
             env["CLAUDE_CODE_OAUTH_TOKEN"] = credential.value
-        base_url = (credential.base_url if credential is not None else None) or config.get("base_url")
-        if base_url:
-            env["ANTHROPIC_BASE_URL"] = str(base_url)
+        if base_url := base_url_of(launch):
+            env["ANTHROPIC_BASE_URL"] = base_url
         return env
 
     def carry(self, previous: Path, launch: Launch) -> list[FileOp]:
         return carry_conversation(previous, launch.config, launch.conversation)
 
     def message(self, text: str) -> str | None:
-        return None  # stdin carries the prompt and is closed after it
+        return user_line(text)
+
+    def answer(self, request: Mapping[str, Any], decision: Decision) -> str | None:
+        return answer_line(request, decision)
 
     def parser(self, state: Mapping[str, Any] | None = None, redact: Redact | None = None) -> ClaudeParser:
         return ClaudeParser(state, redact)
 
+    def program(self) -> Path | None:
+        return find_program()
+
     def find(self) -> Found:
-        """What this host has; starts the program once per file version to ask its version."""
         program = find_program()
-        if program is None:
-            return Found(None, None, None, INSTALL)
-        try:
-            seen = program.stat()
-        except OSError as problem:
-            return Found(None, None, None, f"{program} cannot be read: {problem.strerror}. {INSTALL}")
-        version, problem_text = _version(program, seen.st_mtime_ns, seen.st_size)
-        logged_in = host_credentials().is_file()
-        if version is None:
-            return Found(program, None, logged_in, problem_text)
-        return Found(program, version, logged_in, "" if logged_in else LOG_IN)
+        command = None if program is None else [str(program)]
+        return look(command, "HUSKIES_CLAUDE", INSTALL, host_credentials(), LOG_IN)
 
 
 def find_program() -> Path | None:
@@ -137,22 +155,6 @@ def find_program() -> Path | None:
         return None
     bundled = Path(wheel.origin).parent / "_bundled" / "claude"
     return bundled if os.access(bundled, os.X_OK) else None
-
-
-@functools.lru_cache(maxsize=8)
-def _version(program: Path, _mtime_ns: int, _size: int) -> tuple[str | None, str]:
-    home = Path(os.path.expanduser("~"))  # noqa: PTH111  (Path.home() raises where there is none)
-    answer = ask_program(
-        [str(program), "--version"], env=allowed_environment(home, home, {}), timeout=VERSION_TIMEOUT
-    )
-    words = answer.out.split()
-    if answer.code == 0 and words:
-        return words[0][:50], ""
-    said = (
-        answer.problem
-        or f"{program} --version ended with exit code {answer.code}: {answer.err.strip()[:300]}"
-    )
-    return None, f"{said} Install it again, or name another program in HUSKIES_CLAUDE."
 
 
 def host_credentials() -> Path:
@@ -171,69 +173,30 @@ def carry_conversation(previous_config: Path, new_config: Path, conversation: st
     """
     conversation = str(uuid.UUID(conversation))
     projects = previous_config / "projects"
-    if not _is_plain(previous_config, stat.S_ISDIR) or not _is_plain(projects, stat.S_ISDIR):
+    if not is_plain(previous_config, stat.S_ISDIR) or not is_plain(projects, stat.S_ISDIR):
         return []
-    best: tuple[int, Path] | None = None
+    found: list[Path] = []
     for folder in sorted(projects.iterdir())[:1000]:
         source = folder / f"{conversation}.jsonl"
-        if _is_plain(folder, stat.S_ISDIR) and _is_plain(source, stat.S_ISREG):
-            size = source.lstat().st_size
-            if size <= MOST_TRANSCRIPT and (best is None or size > best[0]):
-                best = (size, source)
-    if best is None:
+        if is_plain(folder, stat.S_ISDIR) and plain_transcript(source):
+            found.append(source)
+    if not found:
         return []
-    target = new_config / "projects" / best[1].parent.name
-    return [["mkdir", str(target)], ["copy", str(best[1]), str(target / best[1].name)]]
+    best = max(found, key=lambda path: path.lstat().st_size)
+    return copied_into(best, new_config / "projects" / best.parent.name)
 
 
-def _is_plain(path: Path, kind: Any) -> bool:
-    try:
-        seen = path.lstat()
-    except OSError:
-        return False
-    linked = stat.S_ISREG(seen.st_mode) and seen.st_nlink != 1
-    return bool(kind(seen.st_mode)) and seen.st_uid == os.getuid() and not linked
+def _permissions(config: Mapping[str, Any], free: bool) -> list[str]:
+    """Without a mode, whatever changes something is asked for, of us."""
+    if config.get("permissions") == "ask":
+        return ["--permission-prompt-tool=stdio"]
+    return [f"--permission-mode={'bypassPermissions' if free else 'acceptEdits'}"]
 
 
-def _login_files(launch: Launch) -> list[FileOp]:
-    """The host's own log-in, copied for this session alone.
-
-    The provider may renew a token while the session runs; the renewed one stays in the session, so a
-    token made for servers (`claude setup-token`, kind oauth_token) is the better credential.
-    """
-    if launch.credential is None or launch.credential.kind != "host_login":
-        return []
-    source = host_credentials()
-    if not source.is_file():
-        raise LaunchRefused(f"Claude Code is not logged in on this host ({source} is missing). {LOG_IN}")
-    return [["mkdir", str(launch.config)], ["copy", str(source), str(launch.config / source.name)]]
-
-
-def _home_of(program: Path) -> Path:
-    """The file behind the program's name, which an installer links to."""
-    return Path(os.path.realpath(program))
-
-
-def _conversation(launch: Launch) -> str:
-    try:
-        return str(uuid.UUID(launch.conversation))
-    except ValueError:
-        raise LaunchRefused(
-            f"{launch.conversation!r} is not a conversation of Claude Code: it must be a UUID."
-        ) from None
-
-
-def _model(launch: Launch) -> str:
-    model = launch.model or launch.agent_config.get("model") or DEFAULT_MODEL
-    if not isinstance(model, str) or not _MODEL.fullmatch(model):
-        raise LaunchRefused(f"{model!r} is not a name of a model. Correct the agent's `model`.")
-    return model
-
-
-def _tools(config: Mapping[str, Any], offered: tuple[str, ...]) -> list[str]:
+def _tools(launch: Launch, offered: tuple[str, ...]) -> list[str]:
     """The options that say which tools there are: only whole ones can be allowed, rules can only forbid."""
-    allowed = [str(one) for one in config.get("allowed_tools") or ()]
-    refused = [str(one) for one in config.get("disallowed_tools") or ()]
+    allowed = [str(one) for one in launch.agent_config.get("allowed_tools") or ()]
+    refused = [str(one) for one in launch.agent_config.get("disallowed_tools") or ()]
     rules = [one for one in refused if "(" in one]
     for one in allowed:
         if "(" in one:
@@ -241,23 +204,15 @@ def _tools(config: Mapping[str, Any], offered: tuple[str, ...]) -> list[str]:
                 f"allowed_tools cannot hold {one!r}: Claude Code is offered whole tools here. "
                 "Name the tool, and forbid what it must not do in disallowed_tools."
             )
-    kept = [tool for tool in offered if (not allowed or _named(tool, allowed)) and not _named(tool, refused)]
-    if not kept:
-        raise LaunchRefused(
-            f"The agent's allowed_tools and disallowed_tools leave none of {', '.join(offered)}. Allow one."
-        )
+    kept = tools_of(launch, offered)
     return [f"--tools={','.join(kept)}", *([f"--disallowedTools={','.join(rules)}"] if rules else [])]
 
 
-def _named(tool: str, names: list[str]) -> bool:
-    return any(fnmatch.fnmatchcase(tool, name) for name in names)
-
-
-def _limits(config: Mapping[str, Any]) -> list[str]:
+def _limits(launch: Launch) -> list[str]:
     options = {
-        "max-turns": config.get("max_turns"),
-        "max-budget-usd": config.get("max_budget_usd"),
-        "append-system-prompt": config.get("append_system_prompt") or config.get("system_prompt"),
+        "max-turns": launch.agent_config.get("max_turns"),
+        "max-budget-usd": launch.agent_config.get("max_budget_usd"),
+        "append-system-prompt": instructions_of(launch),
     }
     # On a resume the program replays the first session's instructions, unless told not to. (Of a new
     # working directory it tells its model by itself.)

@@ -10,19 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from .base import Outcome, OutcomeKind
-from .bounds import clip, mapping, number, text
+from .bounds import mapping, number, text
+from .refusals import conversation_missing, kind_of_status, refused
 
-# The remedy that follows what the program said.
-REMEDIES: dict[OutcomeKind, str] = {
-    "auth": "The provider refused the log-in: check the agent's credential, then start the story again.",
-    "billing": "The provider refused for lack of credit: settle it with the provider, then start again.",
-    "bad_model": "The provider does not offer this account the model: change the agent's model.",
-    "context_full": "The conversation is too long for the model: start the story in a new conversation.",
-    "rate_limited": "The account's limit is reached; the story waits until it is free again.",
-    "overloaded": "The provider is overloaded or cannot be reached; the story waits and is tried again.",
-    "config": "The provider refused the request itself: check the agent's settings.",
-    "crashed": "The program gave up with an error of its own.",
-}
 BY_ERROR: dict[str, OutcomeKind] = {
     "authentication_failed": "auth",
     "billing_error": "billing",
@@ -31,15 +21,7 @@ BY_ERROR: dict[str, OutcomeKind] = {
     "overloaded": "overloaded",
     "server_error": "overloaded",
 }
-BY_STATUS: dict[int, OutcomeKind] = {
-    401: "auth",
-    402: "billing",
-    403: "auth",
-    404: "bad_model",
-    408: "overloaded",
-    413: "context_full",
-    429: "rate_limited",
-}
+BY_SUBTYPE: dict[str, OutcomeKind] = {"error_max_turns": "turn_limit", "error_max_budget_usd": "budget"}
 
 
 def judge(result: Mapping[str, Any], error: Mapping[str, Any], resets_at: int | None) -> Outcome | None:
@@ -52,25 +34,13 @@ def judge(result: Mapping[str, Any], error: Mapping[str, Any], resets_at: int | 
         return None
     subtype, reason = text(result.get("subtype")), text(result.get("terminal_reason"))
     said = _said(result)
-    if subtype == "error_max_turns":
-        return Outcome(
-            "turn_limit", f"The agent used all its turns. Raise max_turns, or split the story.{said}"
-        )
-    if subtype == "error_max_budget_usd":
-        return Outcome(
-            "budget", f"The agent used its budget. Raise max_budget_usd, or split the story.{said}"
-        )
+    if subtype in BY_SUBTYPE:
+        return refused(BY_SUBTYPE[subtype], said)
     if reason.startswith("aborted"):
         return Outcome("stopped", "The agent was interrupted.", detail="interrupted")
     if "no conversation found" in said.lower():
-        return Outcome(
-            "config",
-            f"The conversation to go on with is not there: a new one is needed.{said}",
-            detail="conversation_missing",
-        )
-    kind = _kind(result, error, reason)
-    until = resets_at if kind == "rate_limited" else None
-    return Outcome(kind, f"{REMEDIES[kind]}{said}", until)
+        return conversation_missing(said)
+    return refused(_kind(result, error, reason), said, resets_at)
 
 
 def _kind(result: Mapping[str, Any], error: Mapping[str, Any], reason: str) -> OutcomeKind:
@@ -87,20 +57,15 @@ def _kind(result: Mapping[str, Any], error: Mapping[str, Any], reason: str) -> O
         error.get("api_error"),
     ):
         return "overloaded"
-    if status in BY_STATUS:
-        return BY_STATUS[status]
-    if status >= 500:
-        return "overloaded"
-    if word in BY_ERROR:
-        return BY_ERROR[word]
-    return "config" if 400 <= status < 500 else "crashed"
+    known = kind_of_status(status)
+    # A word tells more than a status that only says that the request was wrong.
+    return BY_ERROR.get(word, known or "crashed") if known in (None, "config") else known
 
 
 def _said(result: Mapping[str, Any]) -> str:
     errors = result.get("errors")
     first = errors[0] if isinstance(errors, list) and errors else result.get("result")
-    kept = clip(text(first).strip(), 500)[0]
-    return f" It said: {kept}" if kept else ""
+    return text(first).strip()
 
 
 def reset_time(error: Mapping[str, Any]) -> int | None:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from .base import Event, Outcome, Redact
 from .bounds import (
     BODY_BYTES,
+    asked,
     bounded,
     clean,
     clip,
@@ -28,7 +29,7 @@ from .bounds import (
 )
 from .claude_outcomes import judge, reset_time
 from .claude_tools import result_text, tool_summary
-from .ledger import Counts, Ledger, counts_of_message, counts_of_model
+from .ledger import Counts, Ledger, added, counts_of_message, counts_of_model
 from .lines import LineParser
 
 MOST_OPEN = 64  # tool calls and nested conversations that are followed at a time
@@ -40,6 +41,9 @@ RESULT_KEYS = ("is_error", "subtype", "terminal_reason", "errors", "result", *ER
 
 
 class ClaudeParser(LineParser):
+    tools: Mapping[str, str] = {}  # Claude Code's names for those of a program that speaks its dialect
+    version_key = "claude_code_version"
+
     def __init__(self, state: Mapping[str, Any] | None = None, redact: Redact | None = None) -> None:
         super().__init__(state, redact)
         known = copied(state)
@@ -52,6 +56,7 @@ class ClaudeParser(LineParser):
         self._error: dict[str, Any] = mapping(known.get("error"))
         result = known.get("result")
         self._result: dict[str, Any] | None = result if isinstance(result, dict) else None
+        self._reported: dict[str, Counts] = mapping(known.get("reported"))  # of the turns that are over
 
     def state(self) -> dict[str, Any]:
         own = {
@@ -62,6 +67,7 @@ class ClaudeParser(LineParser):
             "limit": self._limit,
             "error": self._error,
             "result": self._result,
+            "reported": self._reported,
         }
         return super().state() | copied(own)
 
@@ -79,6 +85,12 @@ class ClaudeParser(LineParser):
             return self._rate_limit(mapping(message.get("rate_limit_info")))
         if kind == "result":
             return self._ended(message)
+        if kind == "control_request":
+            return self._asked(text(message.get("request_id")), mapping(message.get("request")))
+        if kind == "control_cancel_request":
+            return [Event("permission_over", {"id": clip(text(message.get("request_id")), 100)[0]})]
+        if kind == "control_response":  # it heard an interrupt
+            return []
         return [_unknown(kind or "untyped", message)]
 
     # ---------------------------------------------------------------- the program's own state
@@ -114,7 +126,7 @@ class ClaudeParser(LineParser):
         body = {
             "conversation": clip(text(message.get("session_id")), 100)[0],
             "model": self._model,
-            "version": clip(text(message.get("claude_code_version")), 50)[0],
+            "version": clip(text(message.get(self.version_key)), 50)[0],
             "permission_mode": clip(text(message.get("permissionMode")), 50)[0],
             "tools": bounded(message.get("tools"), 100),
         }
@@ -253,13 +265,14 @@ class ClaudeParser(LineParser):
 
     def _tool_start(self, block: dict[str, Any], place: str) -> Event:
         name, call = clip(text(block.get("name")), 100)[0], clip(text(block.get("id")), 100)[0]
-        title, details = tool_summary(name, mapping(block.get("input")))
+        known = self.tools.get(name, name)
+        title, details = tool_summary(known, mapping(block.get("input")))
         if len(self._tools) >= MOST_OPEN:
             self._tools.pop(next(iter(self._tools)))
         self._tools[call] = name
         body: dict[str, Any] = {"id": call, "name": name, "title": title, **clipped(details)}
         path = text(mapping(block.get("input")).get("file_path"))
-        if name == "Read" and path:
+        if known == "Read" and path:
             body["reads"] = clip(path, 500)[0]
         return Event("tool_start", body | ({"within": clip(place, 100)[0]} if place else {}))
 
@@ -293,13 +306,23 @@ class ClaudeParser(LineParser):
             body["files"] = bounded(changed, 300)
         return Event("tool_end", body)
 
+    def _asked(self, request_id: str, request: dict[str, Any]) -> list[Event]:
+        """It wants to use a tool and waits for an answer."""
+        if request.get("subtype") != "can_use_tool" or not request_id or len(request_id) > 100:
+            return [_unknown("control_request", request)]
+        tool, arguments = clip(text(request.get("tool_name")), 100)[0], mapping(request.get("input"))
+        title, _ = tool_summary(tool, arguments)
+        body = {"id": clip(request_id, 100)[0], "tool": tool, "text": title}
+        return [Event("permission", body | {"input": asked(arguments)})]
+
     # ---------------------------------------------------------------- the end
 
     def _ended(self, message: dict[str, Any]) -> list[Event]:
         self._result = bounded({key: message.get(key) for key in RESULT_KEYS if key in message}, 2000)
         since = mapping(message.get("model_usage_since_last_result"))
         if since or "model_usage_since_last_result" in message:
-            totals: dict[str, Counts] = {str(model): counts_of_model(one) for model, one in since.items()}
+            totals = {str(model): counts_of_model(one) for model, one in list(since.items())[:MOST_OPEN]}
+            totals = self._reported = added(self._reported, totals)
         else:  # older versions: `usage` is this run's in all of them, `modelUsage` is not
             totals = {self._model: counts_of_message(message.get("usage"))} if self._model else {}
         body = {

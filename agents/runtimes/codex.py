@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import stat
 import sys
 from collections.abc import Iterator, Mapping
@@ -19,18 +18,33 @@ from typing import Any
 
 from pipeline.processes.confine import allowed_environment
 
-from .base import Command, FileOp, Found, Launch, LaunchRefused, ProgramMissing, Redact
+from .base import Command, FileOp, Found, Launch, ProgramMissing, Redact, Trial
 from .codex_stream import CodexParser
-from .programs import find_named, is_plain, refuse_keys, version_of
+from .programs import (
+    OneTurn,
+    base_url_of,
+    copied_into,
+    find_named,
+    instructions_of,
+    is_plain,
+    key_of,
+    login_files,
+    look,
+    model_of,
+    needs_bubblewrap,
+    own_login,
+    plain_transcript,
+    refuse_keys,
+)
 
 FOLLOWER = Path(__file__).with_name("followed.py")
+PROGRAM = "Codex"
 DEFAULT_MODEL = "gpt-5.5"
 PROVIDER = "https://api.openai.com"
 KEY = "HUSKIES_PROVIDER_KEY"  # the variable that holds the key, named in the provider's settings
 PROVIDER_RETRIES = 4
 PATIENCE = 120.0
 """Seconds that it may wait for the provider: a story waits better, without holding an agent."""
-MOST_TRANSCRIPT = 256 * 1024 * 1024  # bytes
 OFF = ("multi_agent", "goals")
 INSTALL = (
     "Install Codex (https://developers.openai.com/codex) so that `codex` is on the PATH, "
@@ -39,27 +53,23 @@ INSTALL = (
 LOG_IN = "Log in with `codex login` once on this host, or add a credential: ./huskies credential add NAME."
 TARGETS = {"x86_64": ("x64", "x86_64"), "aarch64": ("arm64", "aarch64")}
 
-_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,99}")
 
-
-class Codex:
+class Codex(OneTurn):
     name = "codex"
     label = "Codex (OpenAI's agent program)"
     keys: tuple[str, ...] = ()
     provider = PROVIDER
+    tested = ">=0.169,<0.170"
+    trial = Trial("/v1")
 
     def command(self, launch: Launch) -> Command:
         """The program's command line; raises `LaunchRefused` for what it cannot be given."""
         program = find_program()
         if program is None:
             raise ProgramMissing(f"Codex is not found on this host. {INSTALL}")
-        if launch.level != "bubblewrap":
-            raise LaunchRefused(
-                "Codex runs a shell, which could read the server's own files: it needs bubblewrap on this host. "
-                "Install it, or give the agent the runtime claude-code, which can be kept to edits."
-            )
+        needs_bubblewrap(launch, "Codex runs a shell, which could read the server's own files")
         refuse_keys(self.name, launch.agent_config, ("allowed_tools", "disallowed_tools"))
-        model = _model(launch)
+        model = model_of(launch, DEFAULT_MODEL)
         argv = [sys.executable, "-I", "-S", str(FOLLOWER), "codex", model, _patience(launch)]
         argv += [str(program), "exec", "--json"]
         argv += ["--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox"]
@@ -76,7 +86,7 @@ class Codex:
             argv,
             allowed_environment(launch.home, launch.tmp, env),
             launch.prompt,
-            files=_login_files(launch),
+            files=login_files(launch, PROGRAM, LOG_IN, [host_login()], launch.config),
             readable=[FOLLOWER, _folder_of(program)],
         )
 
@@ -86,22 +96,18 @@ class Codex:
         if not found:
             return []
         source = max(found, key=lambda path: path.name)  # rollout-<time>-<id>.jsonl
-        target = launch.config / source.relative_to(previous)
-        return [["mkdir", str(target.parent)], ["copy", str(source), str(target)]]
-
-    def message(self, text: str) -> str | None:
-        return None  # stdin carries the prompt and is closed after it
+        return copied_into(source, launch.config / source.relative_to(previous).parent)
 
     def parser(self, state: Mapping[str, Any] | None = None, redact: Redact | None = None) -> CodexParser:
         return CodexParser(state, redact)
 
+    def program(self) -> Path | None:
+        return find_program()
+
     def find(self) -> Found:
         program = find_program()
-        if program is None:
-            return Found(None, None, None, INSTALL)
-        version, problem = version_of(program, "HUSKIES_CODEX")
-        logged_in = host_login().is_file()
-        return Found(program, version, logged_in, problem or ("" if logged_in else LOG_IN))
+        command = None if program is None else [str(program)]
+        return look(command, "HUSKIES_CODEX", INSTALL, host_login(), LOG_IN)
 
 
 def find_program() -> Path | None:
@@ -135,8 +141,7 @@ def host_login() -> Path:
 
 def _settings(launch: Launch) -> dict[str, str]:
     """Codex's settings as TOML values; JSON's texts are TOML's. With a host's log-in the provider is Codex's own."""
-    config, credential = launch.agent_config, launch.credential
-    retries = int(config.get("provider_retries", PROVIDER_RETRIES))
+    retries = int(launch.agent_config.get("provider_retries", PROVIDER_RETRIES))
     settings = {
         "web_search": '"disabled"',
         "check_for_update_on_startup": "false",
@@ -145,52 +150,26 @@ def _settings(launch: Launch) -> dict[str, str]:
         "shell_environment_policy.exclude": json.dumps([KEY]),
         "shell_environment_policy.ignore_default_excludes": "false",
     }
-    if instructions := config.get("append_system_prompt") or config.get("system_prompt"):
-        settings["developer_instructions"] = json.dumps(str(instructions))
-    if credential is not None and credential.kind == "host_login":
+    if instructions := instructions_of(launch):
+        settings["developer_instructions"] = json.dumps(instructions)
+    if own_login(launch):
         return settings
-    base_url = (credential.base_url if credential is not None else None) or config.get("base_url")
     provider: dict[str, Any] = {
         "name": "huskies",
-        "base_url": str(base_url or f"{PROVIDER}/v1"),
+        "base_url": base_url_of(launch) or f"{PROVIDER}/v1",
         "wire_api": "responses",
         "request_max_retries": retries,
         "stream_max_retries": retries,
     }
-    if credential is not None and credential.value:
+    if key_of(launch, PROGRAM, LOG_IN, PROVIDER):
         provider["env_key"] = KEY
-    elif not base_url:
-        raise LaunchRefused(
-            f"Codex has no key for {PROVIDER}. {LOG_IN} Then name it in the agent's `credential`."
-        )
     settings["model_provider"] = '"huskies"'
     settings |= {f"model_providers.huskies.{key}": json.dumps(value) for key, value in provider.items()}
     return settings
 
 
-def _login_files(launch: Launch) -> list[FileOp]:
-    """The host's own log-in, copied for this session alone."""
-    if launch.credential is None or launch.credential.kind == "api_key":
-        return []
-    if launch.credential.kind == "oauth_token":
-        raise LaunchRefused(
-            "Codex takes an API key or the host's own log-in, no OAuth token. Change the credential's kind."
-        )
-    source = host_login()
-    if not source.is_file():
-        raise LaunchRefused(f"Codex is not logged in on this host ({source} is missing). {LOG_IN}")
-    return [["mkdir", str(launch.config)], ["copy", str(source), str(launch.config / source.name)]]
-
-
 def _patience(launch: Launch) -> str:
     return str(float(launch.agent_config.get("provider_patience", PATIENCE)))
-
-
-def _model(launch: Launch) -> str:
-    model = launch.model or launch.agent_config.get("model") or DEFAULT_MODEL
-    if not isinstance(model, str) or not _MODEL.fullmatch(model):
-        raise LaunchRefused(f"{model!r} is not a name of a model. Correct the agent's `model`.")
-    return model
 
 
 def _transcripts(config: Path) -> Iterator[Path]:
@@ -202,7 +181,7 @@ def _transcripts(config: Path) -> Iterator[Path]:
             folders = [one for folder in folders for one in sorted(folder.iterdir())[:1000]]
     for folder in folders:
         for path in sorted(folder.glob("rollout-*.jsonl"))[:1000]:
-            if is_plain(path, stat.S_ISREG) and path.lstat().st_size <= MOST_TRANSCRIPT:
+            if plain_transcript(path):
                 yield path
 
 

@@ -7,8 +7,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 from .base import Outcome, OutcomeKind
-from .bounds import clip
-from .claude_outcomes import REMEDIES
+from .refusals import kind_of_status, refused
 
 # In this order: the first that is found decides. A refusal's status stands beside its words.
 WORDS: tuple[tuple[str, OutcomeKind], ...] = (
@@ -29,15 +28,6 @@ WORDS: tuple[tuple[str, OutcomeKind], ...] = (
     ("waiting for network", "overloaded"),
     ("incomplete response", "crashed"),
 )
-BY_STATUS: dict[int, OutcomeKind] = {
-    401: "auth",
-    402: "billing",
-    403: "auth",
-    404: "bad_model",
-    408: "overloaded",
-    413: "context_full",
-    429: "rate_limited",
-}
 _STATUS = re.compile(r"\b(?:status:?|http) (\d{3})\b", re.I)
 _AGAIN = re.compile(
     r"try again at (?:(?P<month>[A-Z][a-z]{2}) (?P<day>\d{1,2})(?:st|nd|rd|th), (?P<year>\d{4}) )?"
@@ -48,10 +38,7 @@ _MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 
 def judge(said: str) -> Outcome:
     """The outcome of a turn that failed with these words."""
-    kind = _kind(said)
-    shown = clip(said.strip(), 500)[0]
-    until = reset_time(said, time.time()) if kind == "rate_limited" else None
-    return Outcome(kind, f"{REMEDIES[kind]}{f' It said: {shown}' if shown else ''}", until)
+    return refused(_kind(said), said, reset_time(said, time.time()))
 
 
 def _kind(said: str) -> OutcomeKind:
@@ -60,12 +47,8 @@ def _kind(said: str) -> OutcomeKind:
         if word in low:
             return kind
     found = _STATUS.search(said)
-    status = int(found[1]) if found else 0
-    if status in BY_STATUS:
-        return BY_STATUS[status]
-    if status >= 500:
-        return "overloaded"
-    return "config" if 400 <= status < 500 or "invalid_request_error" in low else "crashed"
+    known = kind_of_status(int(found[1]) if found else 0)
+    return known or ("config" if "invalid_request_error" in low else "crashed")
 
 
 def reset_time(said: str, now: float) -> int | None:

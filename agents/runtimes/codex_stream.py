@@ -14,6 +14,7 @@ from .bounds import bounded, clip, clipped, copied, line_of, mapping, number, re
 from .codex_outcomes import judge
 from .ledger import COUNTS, Counts, Ledger
 from .lines import LineParser
+from .refusals import conversation_missing
 
 SOFT_PERCENT = 90.0
 """From this share of a limit on the account counts as throttled."""
@@ -198,8 +199,7 @@ class CodexParser(LineParser):
         if self._end == "failed":
             return judge(self._said)
         if "no rollout found" in self._stderr.lower():
-            reason = "The conversation to go on with is not there: a new one is needed."
-            return Outcome("config", reason, detail="conversation_missing")
+            return conversation_missing()
         return None
 
     def outcome(self, exit: Mapping[str, Any] | None) -> Outcome:

@@ -18,7 +18,7 @@ from .base import Command, Event, FileOp, Found, Launch, LaunchRefused, Outcome,
 from .bounds import clip, clipped, text
 from .endings import signal_of
 from .lines import STDOUT, LineParser
-from .programs import refuse_keys
+from .programs import OneTurn, refuse_keys
 
 SHELL = Path("/bin/sh")
 # It says nothing of its requests, so that nothing can be counted.
@@ -33,11 +33,13 @@ NOT_KEPT = (
 NOT_RUN = {126: "cannot be executed", 127: "was not found"}  # a shell's exit codes for that
 
 
-class AnyCommand:
+class AnyCommand(OneTurn):
     name = "command"
     label = "a command of your own: the prompt on stdin, the exit code decides"
     keys: tuple[str, ...] = ("command", "args")
     provider = ""
+    tested = ""
+    trial = None
 
     def command(self, launch: Launch) -> Command:
         """The command as the entry names it; raises `LaunchRefused` without one, and where nothing can be confined."""
@@ -46,40 +48,42 @@ class AnyCommand:
                 "A command can do whatever the server's own user can: it needs bubblewrap on this host. Install it."
             )
         refuse_keys(self.name, launch.agent_config, NOT_KEPT)
-        env = {
-            "HUSKIES_STORY": str(launch.story_number),
-            "HUSKIES_BASE_BRANCH": launch.base_branch,
-            "HUSKIES_MODEL": launch.model or "",
-            **launch.git_environment(),
-        }
-        if launch.credential is not None and launch.credential.kind == "host_login":
-            raise LaunchRefused(
-                "A command has no log-in of the host's. Name a credential that is a key or a token."
-            )
-        if launch.credential is not None:
-            env |= {
-                "HUSKIES_API_KEY": launch.credential.value,
-                "HUSKIES_BASE_URL": launch.credential.base_url or "",
-            }
-        given = {name: value for name, value in env.items() if value}
-        return Command(
-            _argv(launch.agent_config), allowed_environment(launch.home, launch.tmp, given), launch.prompt
-        )
+        return Command(argv_of(launch.agent_config), environment_of(launch), launch.prompt)
 
     def carry(self, previous: Path, launch: Launch) -> list[FileOp]:
         return []
 
-    def message(self, text: str) -> str | None:
-        return None  # stdin carries the prompt and is closed after it
-
     def parser(self, state: Mapping[str, Any] | None = None, redact: Redact | None = None) -> CommandParser:
         return CommandParser(state, redact)
+
+    def program(self) -> Path | None:
+        return SHELL
 
     def find(self) -> Found:
         return Found(SHELL, None, None, "")
 
 
-def _argv(config: Mapping[str, Any]) -> list[str]:
+def environment_of(launch: Launch) -> dict[str, str]:
+    """The complete environment of a command of one's own. Raises `LaunchRefused` for a log-in that cannot be handed on."""
+    credential = launch.credential
+    if credential is not None and credential.kind == "host_login":
+        raise LaunchRefused(
+            "A command has no log-in of the host's. Name a credential that is a key or a token."
+        )
+    env = {
+        "HUSKIES_STORY": str(launch.story_number),
+        "HUSKIES_BASE_BRANCH": launch.base_branch,
+        "HUSKIES_MODEL": launch.model or "",
+        **launch.git_environment(),
+    }
+    if credential is not None:
+        env |= {"HUSKIES_API_KEY": credential.value, "HUSKIES_BASE_URL": credential.base_url or ""}
+    given = {name: value for name, value in env.items() if value}
+    return allowed_environment(launch.home, launch.tmp, given)
+
+
+def argv_of(config: Mapping[str, Any]) -> list[str]:
+    """The command that an agent's entry names. Raises `LaunchRefused` without one."""
     command, args = config.get("command"), [str(one) for one in config.get("args") or ()]
     if isinstance(command, str) and command.strip():
         line = f'{command} "$@"' if args else command
@@ -106,8 +110,6 @@ class CommandParser(LineParser):
     def _whole(self, stream: int, line: bytes, over: int) -> list[Event]:
         if stream != STDOUT or not self._main:
             return super()._whole(stream, line, over)
-        if self._redact is not None:
-            line = self._redact(line)
         body = clipped(line.decode("utf-8", "replace"))
         if over:
             body["cut"] = body.get("cut", 0) + over

@@ -56,6 +56,12 @@ def without_result(
         )
     if how == "output_limit":
         return Outcome("output_limit", "The program printed more than its output limit and was ended.")
+    if how == "helper_lost":
+        return Outcome(
+            "lost",
+            "What stands between the program and its provider (the session's sidecar) ended: "
+            f"{clip(str(exit.get('reason') or '?'), 300)[0]} The work so far is kept and a new session goes on.",
+        )
     if how == "spawn_failed":
         return Outcome(
             "config",

@@ -14,24 +14,14 @@ from typing import Any, Literal
 
 from .base import Event, Outcome, OutcomeKind, Redact
 from .bounds import bounded, clean, clip, clipped, copied, line_of, mapping, number, readable, text
-from .claude_outcomes import REMEDIES
 from .endings import signal_of
 from .ledger import Counts, Ledger
 from .lines import STDERR, LineParser
+from .refusals import conversation_missing, kind_of_status, refused
 
 MOST_OPEN = 64  # tool calls that are followed at a time
 LONG_LINE = 4096  # characters of an unfinished line after which its words are passed on
 FILE_TOOLS = {"write_file", "replace"}
-BY_STATUS: dict[int, OutcomeKind] = {
-    400: "config",
-    401: "auth",
-    402: "billing",
-    403: "auth",
-    404: "bad_model",
-    408: "overloaded",
-    413: "context_full",
-    429: "rate_limited",
-}
 # Its own exit codes; an error of the provider's ends it with the status modulo 256.
 BY_CODE: dict[int, OutcomeKind] = {41: "auth", 42: "config", 52: "config", 53: "turn_limit", 55: "config"}
 WORDS: tuple[tuple[str, OutcomeKind], ...] = (
@@ -219,8 +209,7 @@ class GeminiParser(LineParser):
             return known
         told = self._stderr.lower()
         if "no previous sessions found" in told or "invalid session identifier" in told:
-            reason = "The conversation to go on with is not there: a new one is needed."
-            return Outcome("config", reason, detail="conversation_missing")
+            return conversation_missing()
         judged = _judge(self._said or self._stderr, code, self._stderr)
         return judged if judged.kind != "crashed" else known
 
@@ -230,9 +219,7 @@ def _judge(said: str, code: int, aside: str) -> Outcome:
     kind = _kind(said, code, aside)
     again = _AGAIN.search(said) if kind == "rate_limited" else None
     until = int(time.time()) + int(again[1]) if again else None
-    shown = clip(said.strip(), 500)[0]
-    remedy = REMEDIES.get(kind) or "The agent used all its turns. Raise max_turns, or split the story."
-    return Outcome(kind, f"{remedy}{f' It said: {shown}' if shown else ''}", until)
+    return refused(kind, said, until)
 
 
 def _kind(said: str, code: int, aside: str) -> OutcomeKind:
@@ -245,11 +232,7 @@ def _kind(said: str, code: int, aside: str) -> OutcomeKind:
     if not status and code not in BY_CODE:
         # 400 … 511 modulo 256 and nothing that a signal or it itself ends with
         status = code + 256 if 144 <= code <= 255 else 0
-    if status in BY_STATUS:
-        return BY_STATUS[status]
-    if status >= 500:
-        return "overloaded"
-    return BY_CODE.get(code, "crashed")
+    return kind_of_status(status) or BY_CODE.get(code, "crashed")
 
 
 def _counts(tokens: Mapping[str, Any]) -> Counts:

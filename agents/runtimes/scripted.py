@@ -22,8 +22,8 @@ import yaml
 
 from pipeline.processes.confine import allowed_environment
 
-from .base import Command, Event, FileOp, Found, Launch, LaunchRefused, Outcome, OutcomeKind, Redact
-from .bounds import bounded, clip, clipped, copied, line_of, mapping, number, text
+from .base import Command, Decision, Event, FileOp, Found, Launch, LaunchRefused, Outcome, OutcomeKind, Redact
+from .bounds import asked, bounded, clip, clipped, copied, line_of, mapping, number, text
 from .ledger import COUNTS, Ledger
 from .lines import LineParser
 
@@ -78,6 +78,7 @@ STEPS: dict[str, Callable[[object], bool]] = {
     "say": _text,
     "think": _text,
     "ask": _text,
+    "request": _keys({"tool": _text}, input=_anything, seconds=_seconds),
     "write": _FILE,
     "append": _FILE,
     "read": _text,
@@ -170,6 +171,8 @@ class Scripted:
     label = LABEL
     keys: tuple[str, ...] = ("script",)
     provider = ""
+    tested = ""
+    trial = None
 
     def command(self, launch: Launch) -> Command:
         """The stand-in's command line; raises `ScriptError` for a script that it cannot play."""
@@ -203,8 +206,14 @@ class Scripted:
     def message(self, text: str) -> str | None:
         return json.dumps({"message": text})
 
+    def answer(self, request: Mapping[str, Any], decision: Decision) -> str | None:
+        return json.dumps({"answer": request["id"], "allow": decision.allow, "reason": decision.reason})
+
     def parser(self, state: Mapping[str, Any] | None = None, redact: Redact | None = None) -> ScriptedParser:
         return ScriptedParser(state, redact)
+
+    def program(self) -> Path | None:
+        return PROGRAM
 
     def find(self) -> Found:
         return Found(PROGRAM, "1", None, "")
@@ -245,7 +254,9 @@ class ScriptedParser(LineParser):
         if kind == "rate_limit":
             return [Event("rate_limit", {**{"limit": "", "resets_at": None, "utilization": None}, **rest})]
         if kind == "permission":
-            return [Event("permission", {**rest, **whole})]
+            return [Event("permission", {**rest, **whole, "input": asked(mapping(body.get("input")))})]
+        if kind == "permission_over":
+            return [Event("permission_over", rest)]
         if kind == "usage":
             counts = {name: number(body.get(name)) for name in COUNTS}
             return self._ledger.start("", text(body.get("request")), text(body.get("model")) or MODEL, counts)

@@ -40,6 +40,7 @@ class Player:
         self.turns: list[list[Body]] = request["turns"]
         self.calls = 0
         self.held = b""
+        self.waiting: list[Body] = []  # messages that came while something else was waited for
 
     def play(self) -> None:
         turn = self.next_turn()
@@ -72,6 +73,25 @@ class Player:
 
     def step_ask(self, question: str) -> None:
         emit("permission", decision="unanswered", text=question)
+
+    def step_request(self, value: Body) -> None:
+        """Asks for leave to use a tool, and waits for the answer; with `seconds` it gives up after so long."""
+        self.calls += 1
+        asked, tool = f"ask-{os.getpid()}-{self.calls}", value["tool"]
+        emit("permission", id=asked, tool=tool, input=value.get("input", {}), text=f"wants to use {tool}")
+        until = time.monotonic() + min(float(value.get("seconds", MOST_SECONDS)), MOST_SECONDS)
+        while (left := until - time.monotonic()) > 0 and select.select([0], [], [], left)[0]:
+            line = read_line()
+            said = json.loads(line) if line else {"answer": asked, "reason": "nobody is there"}
+            if said.get("answer") == asked:
+                allowed = said.get("allow") is True
+                emit(
+                    "text",
+                    text=f"{tool} was allowed" if allowed else f"{tool} was denied: {said.get('reason')}",
+                )
+                return
+            self.waiting.append(said)
+        emit("permission_over", id=asked)
 
     def step_write(self, value: Body) -> None:
         self.put(value, "w")
@@ -140,13 +160,14 @@ class Player:
     def step_wait_told(self, seconds: float) -> None:
         """Until the server sends a message on stdin; it is said, and the turn goes on without one."""
         until = time.monotonic() + min(float(seconds), MOST_SECONDS)
-        while (left := until - time.monotonic()) > 0 and select.select([0], [], [], left)[0]:
-            line = read_line()
-            if not line:
-                return
-            said = json.loads(line).get("message")
-            emit("text", text=f"I was told: {said}")
-            return
+        while not self.waiting and (left := until - time.monotonic()) > 0:
+            if select.select([0], [], [], left)[0]:
+                line = read_line()
+                if not line:
+                    return
+                self.waiting.append(json.loads(line))
+        if self.waiting:
+            emit("text", text=f"I was told: {self.waiting.pop(0).get('message')}")
 
     def step_sleep(self, seconds: float) -> None:
         time.sleep(min(float(seconds), MOST_SECONDS))

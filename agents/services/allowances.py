@@ -57,9 +57,11 @@ def of(session: Session, watch: Watch, now: datetime) -> list[Allowance]:
         found.append(Allowance(StopCause.BUDGET, said, float(session.cost_usd), float(top_usd), over))
     if session.started_at is not None:
         most_time = float(entry.get("max_session_time") or conf.SESSION_WALL_SECONDS)
-        lasted = (now - session.started_at).total_seconds()
+        waited = min(watch.waits(now.timestamp()), conf.WAIT_ROOM_SECONDS)
+        lasted = (now - session.started_at).total_seconds() - waited
         said = f"{lasted / 60:.0f} of {most_time / 60:.0f} minutes (max_session_time)"
-        found.append(Allowance(StopCause.WALL_LIMIT, said, lasted, most_time, over=False))
+        # The runner keeps it exactly and without a server, except where it leaves room for the wait for people.
+        found.append(Allowance(StopCause.WALL_LIMIT, said, lasted, most_time, over=lasted > most_time))
     return found
 
 

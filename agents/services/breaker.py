@@ -15,7 +15,7 @@ from django.db.models import OuterRef, Q, QuerySet, Subquery
 from django.utils import timezone
 
 from agents import conf as agents_conf
-from agents.models import Agent, Credential, RuntimePause, Session
+from agents.models import Agent, Credential, Fitness, RuntimeCheck, Session
 from agents.services.logins import hindrance
 from agents.states import Outcome, State
 from pipeline import events, moves, taskqueue
@@ -97,11 +97,11 @@ def pause_agent(session: Session, reason: str) -> None:
 
 
 def pause_runtime(session: Session, reason: str) -> None:
-    """The program does not run on this host."""
-    _, made = RuntimePause.objects.get_or_create(
-        host=session.host, runtime=session.runtime, defaults={"paused_for": reason[:REASON_AT_MOST]}
-    )
-    if made:
+    """The program does not run on this host: a check that finds it fit (services.preflight) or a person ends that."""
+    reason = reason[:REASON_AT_MOST] or "It does not run."
+    row, _ = RuntimeCheck.objects.get_or_create(host=session.host, runtime=session.runtime)
+    known = RuntimeCheck.objects.filter(pk=row.pk).exclude(state=Fitness.UNFIT)
+    if known.update(state=Fitness.UNFIT, reason=reason, remedy="", warning="", told_by_session=True):
         _tell(session, "runtime.pause", f"runtime {session.runtime} on {session.host}", reason)
 
 
@@ -127,18 +127,22 @@ def lift_credential(credential: Credential, *, actor: Actor) -> None:
     credential.refresh_from_db()
 
 
-def lift_runtime(pause: RuntimePause, *, actor: Actor) -> None:
-    """The program was mended: sessions of it begin again on that host. Raises NotAllowed, Refused."""
+def lift_runtime(row: RuntimeCheck, *, actor: Actor) -> None:
+    """A person says that the program was mended: sessions of it begin again on that host. Raises NotAllowed, Refused."""
     check_may(actor, "credential.edit", None)
     with transaction.atomic():
-        if not RuntimePause.objects.filter(pk=pause.pk).delete()[0]:
-            raise Refused(
-                f"Runtime {pause.runtime} on {pause.host} is not paused, so there is nothing to lift."
-            )
-        _closed(
-            "runtime.lift", f"runtime {pause.runtime} on {pause.host}", f"it was paused: {pause.paused_for}", actor,
-            Q(sessions__runtime=pause.runtime, sessions__host=pause.host), (Outcome.CONFIG,),
-        )  # fmt: skip
+        unfit = RuntimeCheck.objects.filter(pk=row.pk, state=Fitness.UNFIT)
+        if not unfit.update(state=Fitness.UNKNOWN, reason="", remedy="", told_by_session=False):
+            raise Refused(f"Runtime {row.runtime} on {row.host} is not paused, so there is nothing to lift.")
+        runtime_goes_on(row, "runtime.lift", f"it was paused: {row.reason}", actor)
+
+
+def runtime_goes_on(row: RuntimeCheck, verb: str, why: str, actor: Actor) -> None:
+    """The program is used again on that host. Inside the caller's transaction."""
+    blocked = Q(sessions__runtime=row.runtime, sessions__host=row.host)
+    users = Q(agents__runtime=row.runtime, agents__configured=True)
+    subject = f"runtime {row.runtime} on {row.host}"
+    _closed(verb, subject, why, actor, blocked, (Outcome.CONFIG,), users)
 
 
 def after_resume(agent: Agent, *, actor: Actor) -> None:
@@ -161,11 +165,16 @@ def sweep() -> None:
                 )  # fmt: skip
 
 
-def _closed(verb: str, subject: str, why: str, actor: Actor, of: Q, outcomes: tuple[str, ...]) -> None:
-    """The act, the stories that go on, and a look for work in each project that is concerned."""
+def _closed(
+    verb: str, subject: str, why: str, actor: Actor, of: Q, outcomes: tuple[str, ...], users: Q | None = None
+) -> None:
+    """The act, the stories that go on, and a look for work in each project that is concerned: `of`, and its `users`."""
     Act.objects.create(actor=actor.name, verb=verb, subject=subject, why=why)
     _unblock(of, outcomes, actor)
-    for project_id in Project.objects.filter(of).order_by("pk").values_list("pk", flat=True).distinct():
+    concerned = of if users is None else of | users
+    for project_id in (
+        Project.objects.filter(concerned).order_by("pk").values_list("pk", flat=True).distinct()
+    ):
         events.record(project_id, "limits", text=f"{subject} is free again: {why}")
         taskqueue.enqueue("agents.tasks.assign", project_id)
 

@@ -17,9 +17,9 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from agents.exceptions import MustWait, NoCoder
-from agents.models import Agent, Limit, RuntimePause, Session
+from agents.models import Agent, Limit, Session
 from agents.models.limit import Scope, applying
-from agents.services import breaker
+from agents.services import breaker, preflight
 from agents.services.spending import Budgets
 from agents.states import Role
 from pipeline import conf
@@ -57,9 +57,6 @@ def _agents() -> QuerySet[Agent]:
 AGENTS_OF_ONE: Select[Agent] = Select(lambda project: _agents().filter(project=project), int)
 DRAINING: Select[tuple[int]] = Select(lambda: Capacity.objects.filter(pk=1, draining=True).values_list("pk"))
 LIMITS: Select[Limit] = Select(Limit.objects.all)
-UNFIT: Select[tuple[str, str]] = Select(
-    lambda host: RuntimePause.objects.filter(host=host).values_list("runtime", "paused_for"), str
-)
 LIVE: Select[tuple[Any, ...]] = Select(
     lambda: Session.objects.live().values_list(
         "agent_id", "project_id", "story_id", "story__number", "role", "model", "host", "started_by_id", "created_at",
@@ -80,7 +77,9 @@ class Pool:
     live: list[Live]
     agents: dict[int, list[Agent]]
     unfit: dict[str, str]
-    """Runtime -> why it is paused on this host."""
+    """Runtime -> why nothing starts with it on this host."""
+    logged_out: set[str]
+    """The runtimes whose programs are not logged in on this host."""
     unmet: dict[int, list[str]]
     in_review: dict[int, int]
     files: dict[int, ProjectFile] = field(default_factory=dict)
@@ -96,6 +95,7 @@ class Pool:
             agents[agent.project_id].append(agent)
         draining = bool(DRAINING())
         host = conf.host()
+        unfit, logged_out = preflight.look(host)
         return cls(
             now=timezone.now(),
             host=host,
@@ -105,7 +105,8 @@ class Pool:
             limits=limits,
             live=[Live(*row) for row in LIVE()],
             agents=agents,
-            unfit=dict(UNFIT(host)),
+            unfit=unfit,
+            logged_out=logged_out,
             unmet=dependencies.unmet([story.pk for story in stories]),
             in_review=awaiting_review(wanted) if any(scope == Scope.REVIEW for scope, _ in limits) else {},
         )
@@ -120,16 +121,9 @@ class Pool:
         """Why this agent takes nothing just now although it is idle, "" if nothing is in its way."""
         if agent.pk not in self.hindrances:
             paused = agent.paused_for and f"{agent.name} is paused: {agent.paused_for}"
-            runtime = self.unfit.get(agent.runtime, "")
-            key = breaker.hindrance(agent, self.now)
-            self.hindrances[agent.pk] = (
-                paused
-                or (
-                    runtime
-                    and f"{agent.name} cannot run: {agent.runtime} on {self.host} is paused: {runtime}"
-                )
-                or (key and f"{agent.name} is paused: {key}")
-            )
+            runtime = self.unfit.get(agent.runtime, "") or preflight.missing_command(agent)
+            key = breaker.hindrance(agent, self.now, self.logged_out)
+            self.hindrances[agent.pk] = paused or runtime or (key and f"{agent.name} is paused: {key}")
         return self.hindrances[agent.pk]
 
     def budgets(self) -> Budgets:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 from agents.models import Agent, Credential, Session
+from agents.models.credential import CredentialKind
 from agents.runtimes import base, get_runtime
 from agents.runtimes.base import LaunchRefused
 from agents.sealing import unseal
 from agents.services.credentials import allowed
+from pipeline import conf
 
 
 def for_agent(agent: Agent) -> Credential | None:
@@ -17,8 +20,8 @@ def for_agent(agent: Agent) -> Credential | None:
     return Credential.objects.filter(name=name).first() if name else None
 
 
-def hindrance(agent: Agent, now: datetime) -> str:
-    """Why the agent's credential keeps it from starting, "" if it does not."""
+def hindrance(agent: Agent, now: datetime, logged_out: Collection[str] = ()) -> str:
+    """Why the agent's credential keeps it from starting, "" if it does not. `logged_out`: the runtimes without a log-in on this host."""
     name = agent.entry.get("credential")
     if not name:
         return ""
@@ -30,6 +33,11 @@ def hindrance(agent: Agent, now: datetime) -> str:
             f" It is tried again at {credential.paused_until:%H:%M} UTC." if credential.paused_until else ""
         )
         return f"credential {name} is paused: {credential.paused_for}{until}"
+    if credential.kind == CredentialKind.HOST_LOGIN and agent.runtime in logged_out:
+        return (
+            f"{agent.runtime} is not logged in on {conf.host()}, and its credential {name} is the host's own log-in: log in there, or "
+            "name another credential. It is looked at again each minute"
+        )
     return ""
 
 

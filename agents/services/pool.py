@@ -203,7 +203,7 @@ def claim(story: Story, *, actor: Actor, role: str = Role.CODER, named: str = ""
     """One session for a story, with its next fence. The caller holds the capacity lock. Raises MustWait with the true reason, NoCoder."""
     pool = choosing.Pool.look([story])
     agent = choosing.choose(story, pool, named=named, role=role)
-    level = sessions.confinement_for(story.project)
+    level = sessions.confinement_for(story.project, agent.entry)
     seen = story.stage
     base = story.base or story.project.tip
     values: dict[str, Any] = {"base": base}

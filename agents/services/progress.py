@@ -27,6 +27,7 @@ class Watch:
 
     Times are epoch seconds by the runner's clock, `heard` monotonic nanoseconds of the boot. `blocked`: since when the provider refuses,
     `until`: when it will take requests again (0 = it did not say). `waits_until`: a pause that the program announced itself.
+    `asked`: the permission requests that wait, `asked_since` when the first of them was made, `waited`: seconds in which some waited.
     """
 
     began: bool = False
@@ -43,6 +44,9 @@ class Watch:
     blocked: float = 0
     until: int = 0
     waits_until: float = 0
+    asked: list[str] = field(default_factory=list)
+    asked_since: float = 0
+    waited: float = 0
 
     @classmethod
     def of(cls, parser_state: Mapping[str, Any]) -> Watch:
@@ -73,6 +77,8 @@ class Watch:
                 self._limit(body, at)
             elif event.kind == "retry":
                 self.waits_until = at + float(body.get("delay_ms") or 0) / 1000
+            elif event.kind in ("permission", "permission_over", "answered"):
+                self._asks(event.kind, body, at)
 
     def _request(self, request: str, within: bool) -> None:
         """One request of the conversation itself is one turn, however often its counts grow."""
@@ -96,6 +102,21 @@ class Watch:
                 self.read.append(mark)
                 self.progressed = at
 
+    def _asks(self, kind: str, body: Mapping[str, Any], at: float) -> None:
+        """While it waits for people it is not silent, and its time does not run."""
+        if kind == "permission":
+            if "decision" not in body and len(self.asked) < MOST_OPEN:
+                self.asked_since = self.asked_since if self.asked else at
+                self.asked = [*self.asked, str(body.get("id"))]
+            return
+        before, self.asked = self.asked, [one for one in self.asked if one != body.get("id")]
+        if before and not self.asked:
+            self.waited += max(0.0, at - self.asked_since)
+
+    def waits(self, now: float) -> float:
+        """Seconds in all that it waited for people, until now (epoch seconds)."""
+        return self.waited + (max(0.0, now - self.asked_since) if self.asked else 0.0)
+
     def _limit(self, body: Mapping[str, Any], at: float) -> None:
         status = str(body.get("status") or "")
         self.throttled = status == SOFT
@@ -106,7 +127,7 @@ class Watch:
 
     def silent_for(self, now_ns: int, now: datetime) -> float:
         """Seconds in which it said nothing although nothing is known to be under way: no tool, and no pause that was announced."""
-        if self.open or max(self.until, self.waits_until) > now.timestamp():
+        if self.open or self.asked or max(self.until, self.waits_until) > now.timestamp():
             return 0.0
         return max(0.0, (now_ns - self.heard) / 1e9) if self.heard else 0.0
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from agents.models import Session
 from agents.runtimes import prompts
 from agents.services import news
+from pipeline.processes import confine
 from pipeline.projectfile import ProjectFile
 from pipeline.projectfile.schema import command_label
 
@@ -18,10 +20,23 @@ NAMES = {
 TEXTS = ("title", "description", "criteria")
 
 
-def prompt_for(session: Session, *, previous: Session | None, copy: Path, file: ProjectFile) -> str:
-    """`previous`: the session whose conversation goes on. A message is never empty: with nothing to say it is asked to go on."""
-    told = _first(session, copy, file) if previous is None else _next(session, previous, copy, file)
-    return "\n\n".join(part for part in (news.block(session), told) if part)
+def prompt_for(
+    session: Session,
+    *,
+    previous: Session | None,
+    copy: Path,
+    file: ProjectFile,
+    said: Sequence[str] = (),
+) -> str:
+    """`previous`: the session whose conversation goes on; `said`: what people wrote to the agent since.
+
+    A message is never empty: with nothing to say it is asked to go on.
+    """
+    if previous is None:
+        told = _first(session, copy, file)
+    else:
+        told = _next(session, previous, copy, file, spoken_to=bool(said))
+    return "\n\n".join(part for part in (news.block(session), *said, told) if part)
 
 
 def _first(session: Session, copy: Path, file: ProjectFile) -> str:
@@ -37,14 +52,14 @@ def _first(session: Session, copy: Path, file: ProjectFile) -> str:
         branch=story.branch,
         gate_command=command_label(file.gate.command) if file.gate else None,
         copy=copy,
-        may_run=session.sandbox == "bubblewrap",
+        may_run=confine.is_confined(session.sandbox),
         instructions=str(session.entry.get("prompt") or ""),
         notes=story.next_prompt,
         notes_name=NAMES.get(story.next_kind, prompts.NOTES),
     )
 
 
-def _next(session: Session, previous: Session, copy: Path, file: ProjectFile) -> str:
+def _next(session: Session, previous: Session, copy: Path, file: ProjectFile, *, spoken_to: bool) -> str:
     story = session.story
     gate = command_label(file.gate.command) if file.gate else None
     said, kind = story.next_prompt, story.next_kind
@@ -57,6 +72,8 @@ def _next(session: Session, previous: Session, copy: Path, file: ProjectFile) ->
         )
     elif kind == "notes":
         told = prompts.notes_prompt(said, copy=copy, branch=story.branch, gate_command=gate)
+    elif spoken_to and not said:
+        told = prompts.where(copy, story.branch)
     else:
         told = prompts.continue_prompt(copy=copy, branch=story.branch, cause=said or "its turn was not over")
     edits = story.changes.filter(verb="edit", at__gte=previous.created_at).values_list("why", flat=True)

@@ -48,7 +48,7 @@ class IntakeHandler(kinds.Handler):
         request = of_work(session, f"What {session.agent.name} left uncommitted") | {
             "mode": "commit" if by_itself else "save",
             "confinement": prefix,
-            "strict_objects": session.sandbox != "bubblewrap",
+            "strict_objects": not confine.is_confined(session.sandbox),
         }
         return order(process, "intake", request, timeout=1200)
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.db import transaction
@@ -18,31 +17,28 @@ from django.utils import timezone
 from agents import conf as agents_conf
 from agents.exceptions import MustWait
 from agents.models import Agent, Session
-from agents.redaction import Redactor
-from agents.runtimes import get_runtime
-from agents.runtimes.base import GitIdentity, Launch, LaunchRefused, Parser, ProgramMissing
+from agents.runtimes.base import LaunchRefused, ProgramMissing
 from agents.services import (
-    allowances,
     booking,
     conversations,
     deciding,
+    ingesting,
     judging,
-    logins,
-    prompting,
+    ordering,
+    permissions,
     saving,
-    spending,
+    telling,
 )
-from agents.services.progress import Watch
 from agents.states import ARROWS, State, StopCause
 from pipeline import conf, events, kinds, taskqueue
 from pipeline.exceptions import Refused
-from pipeline.git.control import pin_base
 from pipeline.kinds import NewEvent
 from pipeline.models import Process, Project, Story
 from pipeline.models.process import ProcessState
 from pipeline.prepared import Select
-from pipeline.processes import confine, copies
-from pipeline.processes.logfile import NOTE, Record
+from pipeline.processes import confine
+from pipeline.processes.logfile import Record
+from pipeline.projectfile.network import Network
 from pipeline.services import processes, projects
 
 logger = logging.getLogger("huskies.sessions")
@@ -59,14 +55,27 @@ def walk(session: Session, state: State, **values: Any) -> bool:
     return bool(changed)
 
 
-def confinement_for(project: Project) -> str:
-    """The level that a session or gate of the project runs at: the strongest of this host, lower only if an admin allows it. Raises MustWait."""
-    level = confine.level_available()
-    if level.name == "bubblewrap" or projects.unconfined_allowed(project):
-        return level.name
-    raise MustWait(
-        f"agents cannot be confined here: {level.reason} Or an admin allows project {project.name} to run without (edits only)"
-    )
+def confinement_for(project: Project, entry: Mapping[str, Any]) -> str:
+    """The level (confine.LADDER) that a session of the project's agent runs at: the strongest of this host, lower only if an admin allows
+    it. Raises MustWait."""
+    level, network = confine.level_available(), Network.from_json(entry.get("network"))
+    allowed, wanted = projects.unconfined_allowed(project), entry.get("sandbox") or "bubblewrap"
+    if level.name == "bubblewrap" and (wanted == "bubblewrap" or not allowed):
+        if wanted != "bubblewrap":
+            raise MustWait(
+                f"its `sandbox: {wanted}` is less than this host can do, and an admin has not allowed project {project.name} to run "
+                "agents without confinement"
+            )
+        return "bubblewrap" if network.is_on else "bubblewrap+network"
+    if not allowed:
+        raise MustWait(
+            f"agents cannot be confined here: {level.reason} Or an admin allows project {project.name} to run without (edits only)"
+        )
+    if not network.is_on:
+        raise MustWait(
+            f"its `network: {network.mode}` can only be kept within bubblewrap. {level.reason}".strip()
+        )
+    return "none" if wanted == "none" else "limits"
 
 
 def last_saved(story: Story) -> str:
@@ -153,7 +162,7 @@ class AgentHandler(kinds.Handler):
         if not walk(session, State.STARTING) and session.state != State.STARTING:
             raise Refused(f"Session {session.pk} is {session.state}; it is not started again.")
         try:
-            return agent_spec(session)
+            return ordering.agent_spec(session)
         except LaunchRefused as error:
             Session.objects.filter(pk=session.pk).update(
                 told={
@@ -164,46 +173,33 @@ class AgentHandler(kinds.Handler):
             )
             raise Refused(str(error)) from error
 
-    def parser(self, process: Process) -> Parser:
-        session = Session.objects.select_related("credential").get(process=process)
-        redact = Redactor(logins.secrets_of(session.credential)).mask
-        return get_runtime(session.runtime).parser(process.parser_state or None, redact)
-
     def records(self, process: Process, records: Sequence[Record]) -> list[NewEvent]:
-        parser = self.parser(process)
-        new: list[NewEvent] = []
-        for record in records:
-            found = [NewEvent(e.kind, e.body, kinds.when(record)) for e in parser.feed(record)]
-            if record.stream == NOTE and not any(e.kind == "note" for e in found):
-                note = kinds.as_event(record)
-                found += [note] if note else []
-            new += found
-        watch = Watch.of(process.parser_state)
-        if records:
-            copy = str(conf.copy_path(process.key))
-            watch.take(new, copy=copy, heard=max(record.monotonic_ns for record in records))
-        process.parser_state = parser.state() | {"watch": watch.to_json()}
-        return new
+        return ingesting.events_of(process, records)
 
     def started(self, process: Process) -> None:
         session = Session.objects.select_related("story").get(process=process)
         if walk(session, State.RUNNING, started_at=timezone.now()):
+            telling.begun(session)
             events.record(
                 session.project_id, "session", story=session.story, text=f"session {session.pk} runs"
             )
 
     def stored(self, process: Process, new: Sequence[NewEvent], first_seq: int) -> None:
         booking.book(process, new, first_seq)
+        permissions.take(process, new)
+        telling.take(process, new)
 
     def ended(self, process: Process) -> None:
         """The child is dead and its log is stored: judge the end, then save its work."""
+        ingesting.forget(process)
         session = Session.objects.select_related("story", "project").filter(process=process).locked()
         if session.state == State.ENDED:
             return processes.finish(process)
-        told = session.told or judging.judge(session, process, self.parser(process))
+        told = session.told or judging.judge(session, process, ingesting.parser_of(process))
         walk(session, State.STOPPING, told=told)
         Session.objects.filter(pk=session.pk).update(told=told)
         session.told = told
+        permissions.withdraw(session)
         if conf.copy_path(session.key).exists():
             session.saving = saving.prepare_intake(session, tries=0)
             Session.objects.filter(pk=session.pk).update(saving=session.saving)
@@ -211,111 +207,6 @@ class AgentHandler(kinds.Handler):
         else:
             deciding.conclude(session, None)
         return processes.finish(process)
-
-
-def agent_spec(session: Session) -> dict[str, Any]:
-    """The runner's order for a session: its copy, its components' setup, then the agent, confined."""
-    project, story = session.project, session.story
-    runtime = get_runtime(session.runtime)
-    file = projects.active_file(project)
-    control, copy, own = (
-        conf.control_path(project.key),
-        conf.copy_path(session.key),
-        conf.session_path(session.key),
-    )
-    launch = Launch(
-        session_key=session.key,
-        copy=copy,
-        home=own / "home",
-        tmp=own / "tmp",
-        config=own / "config",
-        prompt="",
-        resume=session.resumed,
-        conversation=session.conversation,
-        model=session.model or None,
-        agent_config=allowances.for_program(session.entry, spending.left(session, timezone.now())),
-        level=session.sandbox,
-        credential=logins.opened(session),
-        story_number=story.number,
-        base_branch=project.base_branch,
-        story_text=story.description,
-        git_identity=GitIdentity(f"huskies {session.agent.name}", f"{session.agent.name}@huskies.invalid"),
-    )
-    resume = conversations.to_resume(story, session.agent, session=session)
-    previous, note, carried = resume.session, resume.why, []
-    if previous is not None:
-        carried = runtime.carry(conf.session_path(previous.key) / "config", launch)
-        if not carried:  # then it begins anew in this very session
-            note = f"cold: the conversation of session {previous.pk} is not on this host"
-            previous = None
-    prompt = prompting.prompt_for(session, previous=previous, copy=copy, file=file)
-    warm = previous is not None
-    launch = replace(launch, prompt=prompt, resume=warm)
-    Session.objects.filter(pk=session.pk).update(prompt=prompt, resumed=warm, resume_note=note)
-    command = runtime.command(launch)
-    pin_base(control, session.key, session.base)
-    hidden, folders = conf.hidden(), [own / "home", own / "tmp", own / "config"]
-    place: dict[str, Any] = {
-        "level": session.sandbox,
-        "hidden": hidden,
-        "network": True,
-        "cwd": copy,
-        "writable": [copy, *folders, *command.writable],
-        "readable": [control / "objects", *command.readable],
-    }
-    steps: list[dict[str, Any]] = [
-        {
-            "name": "folders",
-            "files": [
-                ["mkdir", str(copy.parent)],
-                ["mkdir", str(own)],
-                *([["mkdir", str(f)] for f in folders]),
-                *carried,
-                *command.files,
-            ],
-        },
-        *copies.copy_steps(
-            control,
-            copy,
-            branch=story.branch,
-            commit=session.base,
-            object_format=project.object_format,
-            resume_from=session.began_at_commit or None,
-            base_branch=project.base_branch,
-            base_tip=project.tip or None,
-        ),
-    ]
-    environment = confine.allowed_environment(own / "home", own / "tmp", {})
-    if session.sandbox == "bubblewrap":  # without confinement nothing of the repository is run
-        steps += projects.setup_steps(file, copy=copy, environment=environment, place=place)
-    steps.append(
-        {
-            "name": "agent",
-            "main": True,
-            "argv": confine.confined(command.argv, **place),
-            "cwd": str(conf.home() if session.sandbox == "bubblewrap" else copy),
-            "env": command.env,
-            "stdin": command.stdin,
-            "keep_stdin": command.keep_stdin,
-            "interrupt": command.interrupt,
-        }
-    )
-    entry = session.entry
-    limits = {
-        "log_bytes": min(file.output_limit, agents_conf.AGENT_LOG_BYTES),
-        "on_cap": "stop",
-        "grace": agents_conf.STOP_GRACE_SECONDS,
-        # The inactivity that the entry allows is the watchdog's, which knows of running tools; this holds without a server too.
-        "silence": max(float(entry.get("inactivity_timeout") or 300.0), agents_conf.TOOL_SILENCE_SECONDS),
-        "wall": entry.get("max_session_time") or agents_conf.SESSION_WALL_SECONDS,
-    }
-    return {
-        "version": 1,
-        "key": session.key,
-        "marker": {"HUSKIES_SESSION": session.key},
-        "steps": steps,
-        "limits": limits,
-    }
 
 
 def close(session: Session, *, outcome: str, reason: str, saved: str) -> bool:
@@ -332,6 +223,8 @@ def close(session: Session, *, outcome: str, reason: str, saved: str) -> bool:
         ended_at=timezone.now(),
     )
     if done:
+        permissions.withdraw(session)
+        telling.given_back(session)
         logger.info(
             "Session %s on story %s ended: %s. %s",
             session.pk,

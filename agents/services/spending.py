@@ -10,11 +10,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from operator import attrgetter
+from typing import Any, Protocol
 
 from django.db.models import F, Sum
 
-from agents.models import Agent, Budget, LedgerRow, Session, Spend
+from agents.models import Agent, Budget, Session, Spend
 from agents.models.limit import PAID, Period, Scope, applying
 from agents.states import State
 from pipeline.models import Story
@@ -23,6 +24,8 @@ from pipeline.prepared import Select
 OF_LAST = 10
 """Ended sessions of an agent that its mean is made of."""
 TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
+COLUMNS = (*TOKENS, "thinking_tokens", "tokens", "usd", "unpriced_usd")
+"""What is summed in a row of Spend; thinking is part of the output."""
 LEAST_USD = Decimal("0.01")
 """What a program is given at least: nothing at all would mean no limit to it."""
 
@@ -140,20 +143,13 @@ class Budgets:
 
     def _ask(self, period: str, scope: str, subject: Any) -> Used:
         day = self.now.astimezone(UTC).date()
-        if scope == Scope.STORY:
-            ledger = LedgerRow.objects.filter(session__story_id=subject)
-            if period == Period.DAY:
-                begins = datetime(day.year, day.month, day.day, tzinfo=UTC)
-                ledger = ledger.filter(at__gte=begins)
-            sums = ledger.aggregate(*[Sum(name) for name in (*TOKENS, "cost_usd")])
-            return Used(
-                sums["cost_usd__sum"] or Decimal(0), sum(sums[f"{name}__sum"] or 0 for name in TOKENS)
-            )
         spend = Spend.objects.filter(day=day) if period == Period.DAY else Spend.objects.all()
         if scope == Scope.PROJECT:
             spend = spend.filter(project_id=subject)
         elif scope == Scope.USER:
             spend = spend.filter(user_id=subject)
+        elif scope == Scope.STORY:
+            spend = spend.filter(story_id=subject)
         sums = spend.aggregate(Sum("usd"), Sum("tokens"))
         return Used(sums["usd__sum"] or Decimal(0), sums["tokens__sum"] or 0)
 
@@ -206,21 +202,50 @@ def left(session: Session, now: datetime) -> Decimal | None:
     return max(LEAST_USD, min(found).quantize(LEAST_USD)) if found else None
 
 
-def add(session: Session, rows: Iterable[LedgerRow]) -> None:
-    """Count ledger rows into the day's spending, in their transaction; `session.agent` is at hand."""
-    sums: dict[tuple[Any, str], Used] = {}
+class Counted(Protocol):
+    """What of a ledger row is summed."""
+
+    @property
+    def at(self) -> datetime: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def cost_usd(self) -> Decimal: ...
+    @property
+    def price_unknown(self) -> bool: ...
+
+
+def add(session: Session, rows: Iterable[Counted]) -> dict[str, Any]:
+    """Count ledger rows into the session's spending of their days, in their transaction; `session.agent` is at hand.
+
+    Returns the sums of all of them: COLUMNS, and `cost_usd`.
+    """
+    of: dict[tuple[Any, str], list[Counted]] = {}
     for row in rows:
-        key = (row.at.astimezone(UTC).date(), row.model)
-        sums[key] = sums.get(key, Used()) + Used(row.cost_usd, sum(getattr(row, name) for name in TOKENS))
-    for (day, model), used in sums.items():
-        of = {"day": day, "project_id": session.project_id, "user_id": session.started_by_id}
-        of |= {"agent": session.agent.name, "model": model}
-        # Two rows of one key add up, so nobody has to lock before the first of a day.
-        known = Spend.objects.filter(**of).order_by("id").values_list("id", flat=True).first()
-        if known is None:
-            Spend.objects.create(**of, usd=used.usd, tokens=used.tokens)
-        else:
-            Spend.objects.filter(pk=known).update(usd=F("usd") + used.usd, tokens=F("tokens") + used.tokens)
+        of.setdefault((row.at.astimezone(UTC).date(), row.model), []).append(row)
+    whole: dict[str, Any] = dict.fromkeys(COLUMNS, 0)
+    for (day, model), these in of.items():
+        more: dict[str, Any] = {
+            name: sum(map(attrgetter(name), these)) for name in (*TOKENS, "thinking_tokens")
+        }
+        more["tokens"] = sum(more[name] for name in TOKENS)
+        more["usd"] = sum((row.cost_usd for row in these), Decimal(0))
+        more["unpriced_usd"] = sum((row.cost_usd for row in these if row.price_unknown), Decimal(0))
+        whole = {name: whole[name] + more[name] for name in COLUMNS}
+        # A session's log has one writer at a time, so nobody else makes the row meanwhile (and the constraint would tell).
+        mine = Spend.objects.filter(session=session, day=day, model=model)
+        if not mine.update(**{name: F(name) + value for name, value in more.items()}):
+            Spend.objects.create(
+                day=day,
+                session=session,
+                story_id=session.story_id,
+                project_id=session.project_id,
+                user_id=session.started_by_id,
+                agent=session.agent.name,
+                model=model,
+                **more,
+            )
+    return {**whole, "cost_usd": whole["usd"]}
 
 
 def _of(session: Session) -> Used:

@@ -11,14 +11,13 @@ from django.conf import settings
 from django.db.models import QuerySet, Sum
 from django.utils import timezone
 
-from agents.models import Agent, Budget, LedgerRow, Limit, Session, Spend
+from agents.models import Agent, Budget, Limit, Session, Spend
 from agents.models.limit import Period, Scope
 from agents.services import choosing, subjects
 from pipeline.models import Host, Project
 from pipeline.services import projects
 
 OF_A_PROJECT = (Scope.PROJECT, Scope.REVIEW, Scope.AGENT)
-TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,18 +194,20 @@ def _busiest(
 
 def _spent(row: Budget, project: Project | None) -> tuple[Decimal, int, str]:
     """(US dollars, tokens, note) of the budget's subject in its period."""
-    if row.scope == Scope.STORY:
-        return _of_stories(row, project)
     rows = Spend.objects.all()
     if row.period == Period.DAY:
         rows = rows.filter(day=timezone.now().date())
-    field = {Scope.PROJECT: "project_id", Scope.USER: "user_id"}.get(Scope(row.scope))
+    field = {Scope.PROJECT: "project_id", Scope.USER: "user_id", Scope.STORY: "story_id"}.get(
+        Scope(row.scope)
+    )
     if field is None:
         return (*_sums(rows), "")
     if row.subject:
         return (*_sums(rows.filter(**{field: row.subject})), "")
     if project:
-        return (*_sums(rows.filter(project=project)), f"project {project.name}")
+        rows = rows.filter(project=project)
+        if row.scope == Scope.PROJECT:
+            return (*_sums(rows), f"project {project.name}")
     own = Budget.objects.filter(scope=row.scope, period=row.period).exclude(subject="")
     rows = rows.exclude(**{f"{field}__in": list(own.values_list("subject", flat=True))}).exclude(
         **{field: None}
@@ -223,20 +224,3 @@ def _spent(row: Budget, project: Project | None) -> tuple[Decimal, int, str]:
 def _sums(rows: QuerySet[Spend]) -> tuple[Decimal, int]:
     found: dict[str, Any] = rows.aggregate(usd_sum=Sum("usd"), tokens_sum=Sum("tokens"))
     return found["usd_sum"] or Decimal(0), found["tokens_sum"] or 0
-
-
-def _of_stories(row: Budget, project: Project | None) -> tuple[Decimal, int, str]:
-    """A story's spending stands in its ledger; deleted stories have none, and no budget."""
-    rows = LedgerRow.objects.filter(session__project=project) if project else LedgerRow.objects.all()
-    if row.period == Period.DAY:
-        rows = rows.filter(at__date=timezone.now().date())
-    rows = rows.filter(session__story_id=row.subject) if row.subject else rows
-    # Named apart from the columns: an annotation may not be called as one.
-    sums: dict[str, Any] = {f"{name}_sum": Sum(name) for name in ("cost_usd", *TOKENS)}
-    grouped: Any = rows.values("session__story_id")
-    top = grouped.annotate(**sums).order_by("-cost_usd_sum").first()
-    if top is None:
-        return Decimal(0), 0, ""
-    key = (Scope.STORY, str(top["session__story_id"]))
-    note = "" if row.subject else f"the most: {subjects.names([key])[key]}"
-    return top["cost_usd_sum"] or Decimal(0), sum(top[f"{name}_sum"] or 0 for name in TOKENS), note

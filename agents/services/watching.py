@@ -156,7 +156,9 @@ def _over_its_own(session: Session, watch: Watch, budgets: Budgets, now: datetim
     over = next((one for one in own if one.over), None)
     if over is None:
         return None
-    what = "used its budget" if over.cause == StopCause.BUDGET else "used all its turns"
+    what = {StopCause.BUDGET: "used its budget", StopCause.WALL_LIMIT: "used its time"}.get(
+        over.cause, "used all its turns"
+    )
     hint = " It had 20 % more, for its progress." if allowances.extended(session, watch) else ""
     return over.cause, f"The agent {what}: {over.said}.{hint} Raise the limit, or split the story."
 

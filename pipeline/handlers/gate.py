@@ -14,7 +14,7 @@ from pipeline.git.control import pin_base
 from pipeline.models import GateRun, LogEvent, Process
 from pipeline.models.gate import GateState, Verdict
 from pipeline.models.process import ProcessState
-from pipeline.processes import confine
+from pipeline.processes import confine, sidecars
 from pipeline.processes.copies import CHECKOUT_TIMEOUT, copy_steps
 from pipeline.projectfile import ProjectFile
 from pipeline.services import gates, processes, projectfiles
@@ -37,12 +37,15 @@ class GateHandler(kinds.Handler):
             raise Refused(f"Project {project.name} has no gate any more.")
         if level.name == "none" and not projectfiles.unconfined_allowed(project):
             raise Refused(f"A gate cannot be confined on this host: {level.reason}")
-        control = conf.control_path(project.key)
+        if level.name == "none" and not file.gate.network.is_on:
+            raise Refused(f"{gates.NETWORK_UNKEPT} {level.reason}")
+        control, way = conf.control_path(project.key), way_out(process.key, file)
         pin_base(control, process.key, run.commit)
         return {
             "version": 1,
             "key": process.key,
             "marker": {"HUSKIES_SESSION": process.key},
+            "helpers": [] if way is None else [sidecars.sidecar(folder=way, allow=file.gate.network.rules())],
             "steps": steps(process.key, run, file, control=control, level=level.name),
             "limits": {
                 "log_bytes": min(file.gate.output_limit, LOG_BYTES),
@@ -85,27 +88,39 @@ def run_of(process: Process) -> GateRun | None:
     return rows.first()
 
 
+def way_out(key: str, file: ProjectFile) -> Path | None:
+    """Where the socket of the gate's sidecar is, if its network is a list of hosts."""
+    return conf.session_path(key) / "net" if file.gate and file.gate.network.mode == "allow" else None
+
+
 def steps(key: str, run: GateRun, file: ProjectFile, *, control: Path, level: str) -> list[dict[str, Any]]:
     """The copy from the control repository (never from an agent's copy), the components' setup, then the gate."""
     if file.gate is None:
         return []
     copy, own = conf.copy_path(key), conf.session_path(key)
-    home, tmp = own / "home", own / "tmp"
+    home, tmp, network, way = own / "home", own / "tmp", file.gate.network, way_out(key, file)
+    helped = {} if way is None else {"helped": True}
     place: dict[str, Any] = {
         "level": level,
         "writable": [copy, home, tmp],
         "readable": [control / "objects"],
         "hidden": [conf.home()],
-        "network": True,
+        "network": network.is_on,
+        "way_out": way,
         "cwd": copy,
     }
     environment = confine.allowed_environment(home, tmp, {"CI": "true"})
+    if not network.is_on:
+        environment = confine.through_way_out(environment, alone=True, proxy=way is not None)
     return [
         {"name": "folders", "files": [["mkdir", str(each)] for each in (copy.parent, home, tmp)]},
         *copy_steps(
             control, copy, branch=None, commit=run.commit, object_format=run.story.project.object_format
         ),
-        *projectfiles.setup_steps(file, copy=copy, environment=environment, place=place),
+        *(
+            step | helped
+            for step in projectfiles.setup_steps(file, copy=copy, environment=environment, place=place)
+        ),
         {
             "name": GATE_STEP,
             "main": True,
@@ -113,6 +128,7 @@ def steps(key: str, run: GateRun, file: ProjectFile, *, control: Path, level: st
             "cwd": str(copy),
             "env": {**environment, **file.gate.env},
             "timeout": file.gate.timeout.total_seconds(),
+            **helped,
         },
     ]
 

@@ -1,9 +1,11 @@
 """Confinement of a child: an environment by allow-list, and a bubblewrap prefix for its command.
 
-Two levels. `bubblewrap`: the whole file system is read-only, the places that hold secrets are
-covered by empty ones, and only the named folders can be written; the child lives in its own pid,
-ipc and uts namespaces, without capabilities, and nothing of it survives its main program. `none`:
-the environment alone is confined, so the program itself must be kept to edits.
+A ladder of four levels. `none`: the environment alone is confined. `limits`: besides, what the runner
+bounds (processes, open files, the size of one, no new rights). With both the program itself must be kept
+to edits. `bubblewrap`: the whole file system is read-only, the places that hold secrets are covered by empty
+ones, and only the named folders can be written; the child lives in its own pid, ipc and uts namespaces,
+without capabilities, and nothing of it survives its main program. `bubblewrap+network`: besides, it has no
+network but what its sidecar passes on.
 
 Mounts are ordered by depth, so that the deeper one wins: a copy inside the hidden data folder is
 visible, a hidden folder inside a readable one is not.
@@ -25,6 +27,11 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 LevelName = Literal["bubblewrap", "none"]
+LADDER = ("none", "limits", "bubblewrap", "bubblewrap+network")  # from the weakest to the strongest
+FORWARDER = Path(__file__).with_name("sidecar_forward.py")
+PORT_INSIDE = 13128  # where the way out is reached within a network namespace of its own
+LIMITS = {"nofile": 65536, "nproc": 8192, "fsize": 64 * 2**30}
+"""Bounds of every level but `none`. Processes count for the user on this host, not for one session: a stop for fork bombs, no budget."""
 
 TRY_TIMEOUT = 10.0  # seconds; the trial takes about 10 ms on a quiet machine
 
@@ -99,7 +106,31 @@ def path_entries() -> list[Path]:
     return found
 
 
+def through_way_out(environment: Mapping[str, str], *, alone: bool, proxy: bool) -> dict[str, str]:
+    """The environment of a child that has a sidecar. `alone`: in a network namespace of its own, where nothing but PORT_INSIDE
+    answers; with `proxy` everything goes by it. Otherwise only 127.0.0.1 is reached without this host's proxies."""
+    env = dict(environment)
+    here = ",".join(["127.0.0.1", "localhost", "::1"])
+    if alone:
+        way = f"http://127.0.0.1:{PORT_INSIDE}" if proxy else ""
+        env |= {name: here if name.lower() == "no_proxy" else way for name in PROXIES if proxy or name in env}
+    elif any(env.get(name) for name in PROXIES):
+        kept = env.get("NO_PROXY") or env.get("no_proxy")
+        env |= dict.fromkeys(("NO_PROXY", "no_proxy"), f"{kept},{here}" if kept else here)
+    return env
+
+
 # ------------------------------------------------------------------------------- level
+
+
+def is_confined(level: str) -> bool:
+    """Whether a child at this level cannot leave its folders: then it may run what it likes."""
+    return level in ("bubblewrap", "bubblewrap+network")
+
+
+def limits_of(level: str) -> dict[str, int | bool]:
+    """The runner's limits that belong to a level."""
+    return {} if level == "none" else {**LIMITS, "no_new_privs": True}
 
 
 @functools.cache
@@ -113,7 +144,7 @@ def level_available() -> Level:
         writable=[],
         readable=[],
         hidden=[],
-        network=True,
+        network=False,
         cwd=Path("/"),
     )
     try:
@@ -142,31 +173,40 @@ def confined(
     hidden: Sequence[Path],
     network: bool,
     cwd: Path,
+    way_out: Path | None = None,
+    guarded: Sequence[Path] = (),
 ) -> list[str]:
-    """`argv` with the prefix that confines it; unchanged at level `none`.
+    """`argv` with the prefix that confines it; unchanged at the levels `none` and `limits`.
 
     `writable` must exist when the child starts (an earlier step may make them), else it does not
     start. `readable` may be missing. `hidden` are the folders and files that must not be read, such
     as the server's data folder; what is named readable or writable below them stays visible. If
-    `cwd` is writable, the settings and hooks of its git repository are read-only.
+    `cwd` is writable, the settings and hooks of its git repository are read-only. `guarded` are paths within the
+    writable ones that are read-only as far as they exist (the runner's file operation `reserve` sees to that).
+    `way_out`: without a network, the folder with the socket of a sidecar, which is then reached at PORT_INSIDE.
 
     With an empty `argv` the result is a prefix for any command.
     """
-    if level == "none":
+    if level not in LADDER:
+        raise ValueError(f"There is no level of confinement {level!r}; there are {', '.join(LADDER)}.")
+    if not is_confined(level):
         return list(argv)
-    if level != "bubblewrap":
-        raise ValueError(f"There is no level of confinement {level!r}; there are 'bubblewrap' and 'none'.")
     identity = 1000 if os.getuid() == 0 else os.getuid()
     group = 1000 if os.getuid() == 0 else os.getgid()
     program = shutil.which("bwrap") or "bwrap"  # absolute: the child's PATH has no say in it
     words = [program, *NAMESPACES, *LIFE, "--uid", str(identity), "--gid", str(group)]
     if not network:
         words.append("--unshare-net")
+        if way_out is not None:
+            readable = [*readable, way_out, FORWARDER.parent, FORWARDER.parents[1] / "__init__.py"]
+            argv = [sys.executable, "-I", "-S", str(FORWARDER), str(way_out), str(PORT_INSIDE), *argv]
     words += ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]
     covered = _covered(hidden)
     mounts = [*_hides(covered), *_toolchain(covered), *_readables(readable), *_writables(writable)]
     if cwd in writable:
         mounts += _git_guards(cwd)
+    for kept in (_real(path.parent) / path.name for path in guarded):
+        mounts.append(_Mount(kept, 3, ("--ro-bind-try", str(kept), str(kept))))
     for mount in sorted(mounts, key=lambda one: (len(one.target.parts), one.rank)):
         words += mount.words
     # Last, when all that is visible below them has its place. Left writable, a file that an agent writes to

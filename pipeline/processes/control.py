@@ -23,7 +23,7 @@ def ask(runs: Path, key: str, request: dict[str, object], timeout: float = 2.0) 
     Raises ControlUnavailable when the runner has ended, has not begun, or does not answer in time.
     """
     until = time.monotonic() + timeout
-    line = json.dumps({"version": VERSION, **request}).encode() + b"\n"
+    line = json.dumps({"version": VERSION, **request}, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
     try:
         folder = os.open(runs / key, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:

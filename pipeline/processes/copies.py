@@ -7,7 +7,7 @@ whole copy."""
 
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,22 @@ def copy_steps(
         checkout,
         {"name": "copy-ready", "files": [["rename", str(part), str(copy)]]},
     ]
+
+
+def hold_back_steps(copy: Path, paths: Sequence[str]) -> list[Step]:
+    """Runner steps that take these files of a fresh copy away, so that no program obeys them. To git they are as they were committed:
+    what is committed on top of them keeps them."""
+    if not paths:
+        return []
+    skip = {
+        "name": "hold-back",
+        "argv": ["git", "update-index", "--skip-worktree", "-z", "--stdin"],
+        "cwd": str(copy),
+        "env": control_environment(),
+        "stdin": "".join(f"{path}\0" for path in paths),
+        "optional": True,  # a name that git does not give back as it is must not keep the session from starting
+    }
+    return [skip, {"name": "held-back", "files": [["remove", str(copy / path)] for path in paths]}]
 
 
 def move_to_trash(home: Path, folder: Path, key: str) -> Path | None:

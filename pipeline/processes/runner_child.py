@@ -19,7 +19,9 @@ else:
 READ_BYTES = 65536
 MAX_STDIN_WAITING = 1 << 20  # bytes of messages that a child has not taken yet
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NO_NEW_PRIVS = 38
 # The kernel's killer should take a child, whose work is saved, before the server's own processes (range
 # -1000 to 1000).
 _OOM_SCORE_ADJ = b"500"
@@ -47,6 +49,12 @@ def become_subreaper() -> None:
     """
     if _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError("the kernel refused to make the runner the parent of its orphans (prctl)")
+
+
+def keep_others_out() -> None:
+    """From now on no process of the same user may look into the memory or environment of this one. Raises OSError."""
+    if _prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        raise OSError("the kernel refused to close this process to others (prctl)")
 
 
 class Child:
@@ -186,6 +194,9 @@ def _become(step: Step, limits: Limits, fds: list[int], runner: int) -> None:
         _lower(resource.RLIMIT_CORE, 0)
         _lower(resource.RLIMIT_NOFILE, limits.nofile)
         _lower(resource.RLIMIT_NPROC, limits.nproc)
+        _lower(resource.RLIMIT_FSIZE, limits.fsize)
+        if limits.no_new_privs and _prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+            raise OSError(EAGAIN, "the kernel refused to keep the child from new rights (prctl)")
         doing = f"entering the folder {step.cwd}"
         os.chdir(step.cwd)
         doing = f"starting the program {step.argv[0]}"

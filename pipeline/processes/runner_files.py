@@ -2,7 +2,7 @@
 files.
 """
 # pathlib would cost every runner 5 ms and 1 MB.
-# ruff: noqa: PTH103, PTH104, PTH208
+# ruff: noqa: PTH102, PTH103, PTH104, PTH208
 
 import os
 
@@ -20,7 +20,7 @@ def carry_out(operation: list[object]) -> "Iterator[None]":
 
     ["mkdir", path] with its parents; ["write", path, text, mode]; ["copy", from, to] one regular file;
     ["rename", from, to]; ["remove", path] a file or a folder with all below it, without following links,
-    nothing when absent.
+    nothing when absent; ["reserve", path] an empty folder where nothing is.
     """
     word, *values = operation
     yield from _WORDS[str(word)](*values)
@@ -28,6 +28,14 @@ def carry_out(operation: list[object]) -> "Iterator[None]":
 
 def _mkdir(path: str) -> "Iterator[None]":
     os.makedirs(path, mode=0o700, exist_ok=True)
+    yield
+
+
+def _reserve(path: str) -> "Iterator[None]":
+    try:
+        os.mkdir(path, 0o755)
+    except FileExistsError:  # whatever is there, a link too, stays as it is
+        pass
     yield
 
 
@@ -102,4 +110,5 @@ _WORDS: "dict[str, Callable[..., Iterator[None]]]" = {
     "copy": _copy,
     "rename": _rename,
     "remove": _remove,
+    "reserve": _reserve,
 }

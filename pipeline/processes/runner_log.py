@@ -20,7 +20,11 @@ from pipeline.processes.records import (
     STDOUT,
     VERSION,
 )
-from pipeline.processes.runner_json import dumps
+from pipeline.processes.runner_json import dumps, loads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 RING_BYTES = 256 * 1024
 _BATCH_BYTES = 256 * 1024
@@ -46,6 +50,17 @@ class Log:
         self._ring_dropped = 0  # of this step
         self._unwritten = 0  # bytes of output that a full disk took and no note has told of
         self._disk_error = ""
+        self._marks: list[tuple[list[bytes], dict[str, str], Callable[[], None]]] = []
+        self._edge = b""  # the last bytes of a long line's piece
+
+    def mark(self, pairs: dict[str, str], call: "Callable[[], None]") -> None:
+        """From now on call for each line of stdout that is a JSON object with these words at its top."""
+        for key, word in list(pairs.items())[:1]:
+            needles = [f'"{key}":{space}"{word}"'.encode() for space in ("", " ")]
+            self._marks.append((needles, pairs, call))
+
+    def unmark(self) -> None:
+        self._marks.clear()
 
     def feed(self, stream: int, data: bytes) -> None:
         """Take what was read from a stream. The newline is not stored."""
@@ -107,6 +122,8 @@ class Log:
         os.fsync(self._fd)
 
     def _output(self, stream: int, flags: int, data: bytes) -> None:
+        if self._marks and stream == STDOUT:
+            self._look(flags, data)
         if not self.full and self.size + len(self._batch) + HEAD.size + len(data) > self._cap:
             self.full = True
         if not self.full:
@@ -120,6 +137,16 @@ class Log:
         else:
             self.dropped += len(data)
             self._gaps[stream] = GAP
+
+    def _look(self, flags: int, data: bytes) -> None:
+        """A piece of a line that is too long to be held counts by its bytes alone."""
+        piece = self._edge + data
+        for needles, pairs, call in list(self._marks):
+            if any([needle in piece for needle in needles]) and (
+                len(piece) > len(data) or flags & CONTINUED or _says(data, pairs)
+            ):
+                call()
+        self._edge = data[-64:] if flags & CONTINUED else b""
 
     def _append(self, stream: int, flags: int, data: bytes) -> None:
         self._batch += HEAD.pack(VERSION, stream, flags, 0, monotonic_ns(), time_ns(), len(data))
@@ -184,3 +211,11 @@ class Log:
                 kept += self._batch[at:end]
             at = end
         self._batch = kept
+
+
+def _says(line: bytes, pairs: dict[str, str]) -> bool:
+    try:
+        value = loads(line.decode())
+    except ValueError:
+        return False
+    return isinstance(value, dict) and all(value.get(key) == word for key, word in pairs.items())

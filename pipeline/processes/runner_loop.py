@@ -12,11 +12,13 @@ from pipeline.processes.runfolder import MARKER
 from pipeline.processes.runner_child import HANDLED_SIGNALS, READ_BYTES, Child
 from pipeline.processes.runner_control import Control
 from pipeline.processes.runner_files import carry_out
+from pipeline.processes.runner_helpers import Helpers
 from pipeline.processes.runner_log import Log
 from pipeline.processes.runner_poll import WRITE, Poll
 from pipeline.processes.runner_requests import answer
 from pipeline.processes.runner_spec import Spec, Step
 from pipeline.processes.runner_stop import Stop, freeze_and_kill, terminate_tree
+from pipeline.processes.runner_turns import Turns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ class Runner:
         self._last_byte = begun
         self._swept_beyond = False  # since the last program ran
         self._childless = True  # at the last look: for a subreaper, no child means no descendant
+        self.turns = Turns()
         self._passage = passage
         self._poll = Poll()
         wake, written = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -63,9 +66,20 @@ class Runner:
             _signal.signal(number, _noted)
         self._poll.watch(wake, self._on_signal)
         self.control = Control(lambda request: answer(self, request), self._poll)
+        self.watch, self.unwatch = self._poll.watch, self._poll.unwatch
+        self.helpers = Helpers(self)
 
     def run(self) -> Result:
-        """All steps in order. Returns how the run ended, with the name of the last step."""
+        """The helpers, and beside them all steps in order. Returns how the run ended, with the name of the last step."""
+        if not self.helpers:
+            return self._run_steps()
+        self.helpers.begin()
+        try:
+            return self._run_steps()
+        finally:
+            self.helpers.end()
+
+    def _run_steps(self) -> Result:
         main: Result = {}
         ended: Result = {}
         for number, step in enumerate(self.spec.steps):
@@ -121,6 +135,8 @@ class Runner:
             if pid == 0:
                 self._childless = False
                 return
+            if self.helpers and self.helpers.reaped(pid, status):
+                continue
             self.cpu_seconds += usage.ru_utime + usage.ru_stime
             self.max_rss_kb = max(self.max_rss_kb, usage.ru_maxrss)
             if self.child is not None and pid == self.child.pid:
@@ -172,10 +188,19 @@ class Runner:
             return self._stopped(self.stop)
         self.log.note("step-start", step=step.name, main=step.main)
         self.log.flush()
-        result = self._run_program(step) if step.files is None else self._run_files(step)
+        result = self._helped() if step.helped and self.helpers else None
+        if result is None:
+            result = self._run_program(step) if step.files is None else self._run_files(step)
         self.log.note("step-end", step=step.name, **result)
         self.log.flush()
         return result
+
+    def _helped(self) -> "Result | None":
+        """Wait for the helpers; how the step ended if it cannot begin."""
+        why = self.helpers.wait()
+        if self.stop is not None:
+            return self._stopped(self.stop)
+        return {"outcome": "helper_lost", "code": None, "signal": None, "reason": why} if why else None
 
     def _stopped(self, stop: Stop) -> Result:
         return {"outcome": stop.outcome, "code": None, "signal": None, "reason": stop.reason}
@@ -205,10 +230,14 @@ class Runner:
         for fd in child.outputs:
             self._poll.watch(fd, self._on_output)
         self._poll.watch(child.start_report, self._on_start_report)
+        self.turns.follow(step, self.log)
         self.feed()
         # When the step is being ended, what stands below the program gets the same time as the program.
-        while child.status is None or (self.stop is not None and not self._childless):
+        while child.status is None or (
+            self.stop is not None and not (self._childless or self.helpers.alone())
+        ):
             self._enforce(begun)
+            self.turns.close_when_over(child, self.feed)
             if self.stop is not None and self._pursue(self.stop):
                 break
             self.turn(self._deadline(begun))
@@ -217,6 +246,7 @@ class Runner:
         self.sweep(beyond=step.main)
         self._give_up(child)
         self.log.end_streams()
+        self.log.unmark()
         self.child = None
         return self._result(child)
 
@@ -281,7 +311,7 @@ class Runner:
             return True
         if stop.term_at <= now:
             stop.term_at = stop.kill_at
-            self.log.note("terminate", processes=terminate_tree())
+            self.log.note("terminate", processes=terminate_tree(spared=self.helpers.pids))
         return False
 
     def _enforce(self, begun: float | None = None) -> None:
@@ -306,7 +336,7 @@ class Runner:
 
     def _deadline(self, begun: float) -> float:
         """When `_enforce` or `_pursue` will next have something to do."""
-        times = [self.lease_at]
+        times = [at for at in (self.lease_at, self.turns.close_at) if at is not None]
         if self.stop is not None:
             return min(self.stop.term_at, self.stop.kill_at)
         if self._wall_at is not None:
@@ -335,14 +365,15 @@ class Runner:
             found = [] if self._childless else descendants(me)
             if beyond:
                 found += marked(MARKER, self.spec.key)
-            return {one.pid: one for one in found if one.pid != me and not one.dead}
+            spared = {me} | self.helpers.pids
+            return {one.pid: one for one in found if one.pid not in spared and not one.dead}
 
         found = look()
         if found:
             self.log.note(
                 "sweep", processes=len(found), names=sorted({one.name for one in found.values()})[:20]
             )
-        while found or not self._childless:
+        while found or not (self._childless or self.helpers):
             if monotonic() >= until:
                 self.leftovers = sorted(found)
                 self.log.note("leftovers", pids=self.leftovers)

@@ -16,7 +16,9 @@ def answer(runner: "Runner", request: dict[str, object]) -> dict[str, object]:
     """The fields of the answer to one request. Raises Refused with a sentence.
 
     stop {"grace": seconds, "reason": text}, lease {"seconds"}, status; to the running program's stdin:
-    message {"text"}, interrupt (the text that its step names) and close_stdin.
+    message {"text"}, interrupt (the text that its step names) and close_stdin. A message with an "id" is
+    passed on once, however often it is sent; "interrupt": true puts the step's text before it, and
+    "asked": true says that the program waits for it, so that no turn of its own follows.
     """
     do = request.get("do")
     if do == "status":
@@ -50,11 +52,22 @@ def _to_the_child(runner: "Runner", do: str, request: dict[str, object]) -> None
     text = request.get("text") if do == "message" else child.step.interrupt
     if not isinstance(text, str):
         raise Refused(f"The step {child.step.name} cannot take {do}: there is no text for it.")
-    refusal = child.say(text if text.endswith("\n") else text + "\n")
+    mark: dict[str, object] = {"id": str(request["id"])[:100]} if "id" in request else {}
+    if mark and mark["id"] in runner.turns.heard:
+        return
+    before = child.step.interrupt if do == "message" and request.get("interrupt") is True else None
+    refusal = child.say("".join([_line(one) for one in (before, text) if one is not None]))
     if refusal:
         raise Refused(f"The step {child.step.name} did not take the {do}: {refusal}.")
-    runner.log.note(do, step=child.step.name, characters=len(text))
+    runner.turns.heard |= {str(one) for one in mark.values()}
+    if do == "message" and request.get("asked") is not True:
+        runner.turns.told()
+    runner.log.note(do, step=child.step.name, characters=len(text), **mark)
     runner.feed()
+
+
+def _line(text: str) -> str:
+    return text if text.endswith("\n") else text + "\n"
 
 
 def _status(runner: "Runner") -> dict[str, object]:

@@ -5,7 +5,7 @@ GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 LEASE = 86400.0  # seconds a runner goes on when no server renews its lease
 LOG_BYTES = 50_000_000
 
-_FILE_WORDS = {"mkdir": 2, "write": 4, "copy": 3, "rename": 3, "remove": 2}
+_FILE_WORDS = {"mkdir": 2, "write": 4, "copy": 3, "rename": 3, "remove": 2, "reserve": 2}
 _NUMBER = (int, float)
 
 
@@ -57,9 +57,20 @@ def _count(value: object, what: str) -> int | None:
 
 
 class Limits:
-    """Bounds of one run. Times in seconds, None = none."""
+    """Bounds of one run. Times in seconds, `fsize` (of one file) in bytes, None = none."""
 
-    __slots__ = ("grace", "keep_ends", "lease", "log_bytes", "nofile", "nproc", "silence", "wall")
+    __slots__ = (
+        "fsize",
+        "grace",
+        "keep_ends",
+        "lease",
+        "log_bytes",
+        "no_new_privs",
+        "nofile",
+        "nproc",
+        "silence",
+        "wall",
+    )
 
     def __init__(self, value: object) -> None:
         raw = _dict(value, "limits")
@@ -77,16 +88,19 @@ class Limits:
         self.grace = GRACE if grace is None else grace
         self.nofile = _count(raw.get("nofile"), "limits.nofile")
         self.nproc = _count(raw.get("nproc"), "limits.nproc")
+        self.fsize = _count(raw.get("fsize"), "limits.fsize")
+        self.no_new_privs = raw.get("no_new_privs") is True
 
 
 class Step:
-    """One step: a list of file operations (`files`), or a program (`argv`)."""
+    """One step: a list of file operations (`files`), or a program (`argv`). A `helped` one waits until the helpers are ready."""
 
     __slots__ = (
         "argv",
         "cwd",
         "env",
         "files",
+        "helped",
         "interrupt",
         "keep_stdin",
         "main",
@@ -94,6 +108,8 @@ class Step:
         "optional",
         "stdin",
         "timeout",
+        "turn_begins",
+        "turn_ends",
     )
 
     def __init__(self, value: object, marker: dict[str, str]) -> None:
@@ -120,9 +136,17 @@ class Step:
         self.stdin = _maybe_text(raw.get("stdin"), f"{name}.stdin")
         self.interrupt = _maybe_text(raw.get("interrupt"), f"{name}.interrupt")
         self.keep_stdin = raw.get("keep_stdin") is True
+        self.turn_begins = _pairs(raw.get("turn_begins"), f"{name}.turn_begins")
+        self.turn_ends = _pairs(raw.get("turn_ends"), f"{name}.turn_ends")
         self.timeout = _seconds(raw.get("timeout"), f"{name}.timeout")
         self.main = raw.get("main") is True
         self.optional = raw.get("optional") is True
+        self.helped = raw.get("helped") is True
+
+
+def _pairs(value: object, what: str) -> dict[str, str]:
+    """What a line of JSON must say to count: at least one word, else it never does."""
+    return {key: _text(item, what) for key, item in _dict({} if value is None else value, what).items()}
 
 
 def _file(value: object, step: str) -> list[object]:
@@ -146,7 +170,7 @@ def _file(value: object, step: str) -> list[object]:
 class Spec:
     """The whole order. Raises SpecError with a sentence."""
 
-    __slots__ = ("key", "limits", "steps")
+    __slots__ = ("helpers", "key", "limits", "steps")
 
     def __init__(self, value: object) -> None:
         raw = _dict(value, "it")
@@ -159,3 +183,7 @@ class Spec:
         self.steps = [Step(step, words) for step in _list(raw.get("steps"), "its list of steps")]
         if not self.steps:
             raise _fail("it has no steps")
+        # Programs that live beside the steps, from before the first to after the last one; their stdin is their order.
+        self.helpers = [Step(one, words) for one in _list(raw.get("helpers", []), "its list of helpers")]
+        if any(one.files is not None or one.stdin is None for one in self.helpers):
+            raise _fail("a helper is no program with an order on its stdin")

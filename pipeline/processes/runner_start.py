@@ -22,6 +22,7 @@ from pipeline.processes.runfolder import (
     UNNAMED,
     UNNAMED_ROOM,
     VOID,
+    read_all,
     sync_folder,
     write_all,
     write_durably,
@@ -68,7 +69,7 @@ class CannotBegin(Exception):
 def main() -> None:
     """Never returns."""
     _plain_process()
-    order = _read_order()
+    order = read_all(0)
     if not order:  # the launch came to nothing
         os._exit(0)
     try:
@@ -151,13 +152,6 @@ def _plain_process() -> None:
         if number not in (_signal.SIGKILL, _signal.SIGSTOP):
             _signal.signal(number, _signal.SIG_IGN if number in IGNORED_SIGNALS else _signal.SIG_DFL)
     os.umask(0o077)
-
-
-def _read_order() -> bytes:
-    parts = []
-    while part := os.read(0, 1 << 20):
-        parts.append(part)
-    return b"".join(parts)
 
 
 def _understood(order: bytes) -> tuple[str, Spec]:

@@ -47,15 +47,15 @@ class Stop:
         self.term_at = min(self.term_at, self.kill_at)
 
 
-def terminate_tree() -> int:
-    """Send SIGTERM to every process below this one; returns to how many.
+def terminate_tree(spared: "set[int]") -> int:
+    """Send SIGTERM to every process below this one but the spared pids; returns to how many.
 
     Not to bubblewrap itself: it would take the whole sandbox down at once, before the program inside can
     end by itself (measured).
     """
     sent = 0
     for one in descendants(os.getpid()):
-        if one.name != BUBBLEWRAP and not one.dead:
+        if one.name != BUBBLEWRAP and one.pid not in spared and not one.dead:
             sent += signal_exactly(one.pid, one.start_time, _signal.SIGTERM)
     return sent
 

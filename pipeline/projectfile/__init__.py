@@ -4,6 +4,7 @@ Reading it, what needs an approval, and proposing one. Knows no agents, no datab
 """
 
 from pipeline.projectfile.gatefiles import gate_paths, touched
+from pipeline.projectfile.guarded import guarded, register_guarded
 from pipeline.projectfile.parse import parse
 from pipeline.projectfile.problems import PROJECT_FILE, Problem, ProjectFileError
 from pipeline.projectfile.proposal import CONTENTS_WANTED, propose
@@ -26,8 +27,10 @@ __all__ = [
     "approvals_needed",
     "gate_hash",
     "gate_paths",
+    "guarded",
     "parse",
     "propose",
+    "register_guarded",
     "register_section",
     "registered_sections",
     "touched",

@@ -10,6 +10,7 @@ import yaml
 from pipeline.projectfile import fields
 from pipeline.projectfile.fields import HOUR, MINUTE, SECOND, Command
 from pipeline.projectfile.loader import load_nodes
+from pipeline.projectfile.network import ON, network
 from pipeline.projectfile.problems import Problem, ProjectFileError
 from pipeline.projectfile.schema import (
     DONE_RETENTION,
@@ -98,6 +99,7 @@ def _gate(table: Table) -> Gate:
         script=table.read("script", _paths, None),
         env=table.read("env", fields.environment, {}),
         output_limit=table.read("output_limit", _output, OUTPUT_LIMIT),
+        network=table.read("network", network, ON),
     )
 
 

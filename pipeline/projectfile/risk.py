@@ -13,7 +13,7 @@ from typing import Literal
 
 from pipeline.projectfile.gatefiles import gate_paths
 from pipeline.projectfile.schema import ProjectFile, argv_of, command_label
-from pipeline.projectfile.sections import Claim, ClaimKind
+from pipeline.projectfile.sections import Claim, ClaimKind, Guarding
 
 SHOWN = 200  # characters of a command that a reason repeats
 
@@ -56,6 +56,9 @@ def _loosened(old: ProjectFile, new: ProjectFile) -> Iterator[Reason]:
         if lost := sorted(set(gate_paths(old)) - set(gate_paths(new))):
             message = f"Changes of {_short(', '.join(lost))} by a story would no longer wait for an approval."
             yield Reason("gate", "gate.script", message)
+    if old.gate and new.gate and new.gate.network.wider_than(old.gate.network):
+        message = f"The gate's `network` changes from {old.gate.network.label} to {_short(new.gate.network.label)}: what it runs would reach more."
+        yield Reason("gate", "gate.network", message)
     if old.default_qa == "human" and new.default_qa != "human":
         message = (
             f"`default_qa` changes from human to {new.default_qa}: no person would look before work lands."
@@ -65,6 +68,11 @@ def _loosened(old: ProjectFile, new: ProjectFile) -> Iterator[Reason]:
         before = old.base_branch or "the repository's own"
         message = f"`base_branch` changes from {before} to {new.base_branch}: work would land there."
         yield Reason("base_branch", "base_branch", message)
+    for name, section in new.sections.items():
+        before_it = old.sections.get(name)
+        if isinstance(section, Guarding) and before_it is not None:
+            for where, message in section.loosened(before_it):
+                yield Reason("review", where, message)
 
 
 def _claims(file: ProjectFile) -> Iterator[Claim]:

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from pipeline.projectfile.fields import Command
+from pipeline.projectfile.network import ON, Network
 from pipeline.projectfile.sections import Section, SectionParser
 
 QA_MODES: Final = ("server", "human", "agent")
@@ -24,7 +25,8 @@ class Gate:
     """The command that decides whether a story's work is accepted.
 
     `script`: paths in the repository whose change by a story waits for approval. None = those that the
-    command's tool implies (see `gatefiles`); a slash at the end = a folder. `output_limit` is in bytes.
+    command's tool implies (see `gatefiles`); a slash at the end = a folder. `output_limit` is in bytes. `network`
+    is what the command may reach, and the components' setup in the gate's copy.
     """
 
     command: Command
@@ -32,6 +34,7 @@ class Gate:
     script: tuple[str, ...] | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     output_limit: int = OUTPUT_LIMIT
+    network: Network = ON
 
     @property
     def argv(self) -> tuple[str, ...]:
@@ -141,6 +144,7 @@ def gate_hash(file: ProjectFile) -> str:
     meaning = {
         "command": list(gate.argv) if gate else None,
         "env": sorted(gate.env.items()) if gate else [],
+        **({"network": gate.network.to_json()} if gate and not gate.network.is_on else {}),
         "setup": [
             [component.path, [argv_of(step) for step in component.setup]] for component in file.components
         ],
@@ -155,6 +159,7 @@ def _gate_to_json(gate: Gate) -> dict[str, Any]:
         "script": None if gate.script is None else list(gate.script),
         "env": dict(gate.env),
         "output_limit": gate.output_limit,
+        "network": gate.network.to_json(),
     }
 
 
@@ -165,6 +170,7 @@ def _gate_from_json(data: Mapping[str, Any]) -> Gate:
         script=None if data.get("script") is None else tuple(data["script"]),
         env=dict(data.get("env", {})),
         output_limit=data.get("output_limit", OUTPUT_LIMIT),
+        network=Network.from_json(data.get("network")),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from pipeline.projectfile.values import Value
 
@@ -38,6 +38,14 @@ class Section(Protocol):
 
     def claims(self) -> Iterable[Claim]:
         """What in it needs an approval."""
+
+
+@runtime_checkable
+class Guarding(Protocol):
+    """A section that can ask people before something happens."""
+
+    def loosened(self, before: Section) -> Iterable[tuple[str, str]]:
+        """What it no longer asks, compared with the active version: the key's path, and a sentence."""
 
 
 class SectionParser(Protocol):

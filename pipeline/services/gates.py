@@ -22,7 +22,7 @@ from pipeline.models.process import ProcessState
 from pipeline.models.story import Kind, lock_story
 from pipeline.prepared import Select
 from pipeline.processes import confine
-from pipeline.projectfile import ProjectFile, gate_hash, touched
+from pipeline.projectfile import ProjectFile, gate_hash, guarded, touched
 from pipeline.projectfile.schema import command_label
 from pipeline.services import processes, projectfiles
 from pipeline.stages import Stage
@@ -31,6 +31,7 @@ logger = logging.getLogger("huskies.gates")
 
 TRIES = 3
 NO_GATE = "No gate is configured, so a person looks at the work."
+NETWORK_UNKEPT = "The gate's `network` can only be kept within bubblewrap."
 
 
 def live_run(story: Story) -> GateRun | None:
@@ -115,6 +116,8 @@ def open_run(story: Story, *, purpose: str, commit: str, tree: str = "") -> Gate
             f"A gate cannot be confined on this host: {level.reason} Or an admin allows project {project.name} "
             "to run without confinement.",
         )
+    elif level.name == "none" and not file.gate.network.is_on:
+        _over(run, Verdict.ERRORED, f"{NETWORK_UNKEPT} {level.reason}")
     run.save(force_insert=True)
     if run.state != GateState.OVER:
         launch(run)
@@ -240,7 +243,7 @@ def qa_mode(story: Story, file: ProjectFile) -> str:
 
 
 def files_to_approve(story: Story, commit: str, *, base: str = "", base_is_tip: bool = False) -> str:
-    """Why a story's change waits for an admin before it lands, "" if it does not: it touches what judges it.
+    """Why a story's change waits for an admin before it lands, "" if it does not: it touches what judges it, or what agents obey.
 
     The change is what `commit` holds and the base does not; with `base_is_tip` exactly the difference of the two commits.
     """
@@ -250,11 +253,17 @@ def files_to_approve(story: Story, commit: str, *, base: str = "", base_is_tip: 
     control = conf.control_path(project.key)
     base = base or project.tip
     start = base if base_is_tip else merge_base(control, base, commit) or story.base
-    paths = touched(projectfiles.active_file(project), paths_changed(control, start, commit)) if start else []
-    if not paths:
-        return ""
-    shown = ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
-    return f"It changes what judges the work ({shown}): an admin must approve these changes before it lands."
+    changed = paths_changed(control, start, commit) if start else []
+    found = {
+        "what judges the work": touched(projectfiles.active_file(project), changed),
+        "what programs obey that are started in the repository": guarded(changed),
+    }
+    said = " and ".join(f"{what} ({_some(paths)})" for what, paths in found.items() if paths)
+    return f"It changes {said}: an admin must approve these changes before it lands." if said else ""
+
+
+def _some(paths: list[str]) -> str:
+    return ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
 
 
 def stop_for_person(story: Story, by: str) -> None:

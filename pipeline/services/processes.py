@@ -173,10 +173,16 @@ def stop(process: Process, *, grace: float = 5.0, reason: str = "") -> bool:
     return bool(answer.get("ok"))
 
 
-def tell(process: Process, line: str) -> bool:
-    """Give a running program one line on its stdin; False when it takes none, or is over."""
+def tell(
+    process: Process, line: str, *, mark: str = "", interrupt: bool = False, asked: bool = False
+) -> bool:
+    """Give a running program one line on its stdin; False when it takes none, or is over.
+
+    One with the same `mark` is passed on once. `interrupt`: its turn is ended for it; `asked`: it waits for this very line.
+    """
+    request: dict[str, object] = {"do": "message", "text": line, "interrupt": interrupt, "asked": asked}
     try:
-        answer = control.ask(conf.runs(), process.key, {"do": "message", "text": line})
+        answer = control.ask(conf.runs(), process.key, {**request, **({"id": mark} if mark else {})})
     except control.ControlUnavailable:
         return False
     return bool(answer.get("ok"))

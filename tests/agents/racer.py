@@ -11,7 +11,8 @@ def main() -> None:
     import django
 
     django.setup()
-    from agents.services import pool
+    from agents.models import PermissionRequest
+    from agents.services import permissions, pool
     from pipeline.actors import Actor
     from pipeline.exceptions import Refused
     from pipeline.models import Story
@@ -21,6 +22,17 @@ def main() -> None:
     granted, waits, refused, errors = [], 0, 0, []
     print("ready", flush=True)
     sys.stdin.readline()
+    for pk in orders.get("requests", []):
+        asked = PermissionRequest.objects.select_related("session__story__project", "session__project").get(
+            pk=pk
+        )
+        try:
+            permissions.answer(asked, allow=orders["verb"] == "allow", actor=Actor(orders["name"]))
+            granted.append(pk)
+        except Refused:
+            refused += 1
+        except Exception as error:
+            errors.append(repr(error))
     for pk in orders["stories"]:
         story = Story.objects.filter(pk=pk).first()
         if story is None:  # deleted by another

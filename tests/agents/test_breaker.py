@@ -8,7 +8,7 @@ import pytest
 from django.db import transaction
 from django.utils import timezone
 
-from agents.models import Agent, Credential, RuntimePause, Session
+from agents.models import Agent, Credential, RuntimeCheck, Session
 from agents.services import breaker, pool, roster
 from agents.services.assigning import auto_assign
 from pipeline import moves
@@ -107,7 +107,7 @@ def test_a_limit_of_a_session_without_a_credential_is_its_storys_alone() -> None
     limited = end(working(project, factories.coder(project)), "rate_limited", until=in_an_hour())
     assert Story.objects.get(pk=limited.story_id).not_before is not None
     assert (
-        not RuntimePause.objects.exists() and pool.start_story(factories.story(project), actor=ALICE).session
+        not RuntimeCheck.objects.exists() and pool.start_story(factories.story(project), actor=ALICE).session
     )
 
 
@@ -156,9 +156,9 @@ def test_a_program_that_does_not_run_pauses_its_runtime_on_this_host_alone() -> 
     project = factories.project()
     coder = factories.coder(project)
     unfit = end(working(project, coder), "config", "The flag is unknown.", detail="program")
-    pause = RuntimePause.objects.get()
+    pause = RuntimeCheck.objects.get()
     assert (pause.runtime, pause.host) == ("scripted", unfit.host)
-    assert "scripted on" in pool.start_story(factories.story(project), actor=ALICE).queued
+    assert "scripted is unfit on" in pool.start_story(factories.story(project), actor=ALICE).queued
     breaker.lift_runtime(pause, actor=ALICE)
     assert Story.objects.get(pk=unfit.story_id).stage == "coding" and auto_assign() == 1
     with pytest.raises(Refused, match="not paused"):
@@ -169,7 +169,7 @@ def test_a_command_of_an_agents_own_that_does_not_run_pauses_that_agent_alone() 
     project = factories.project()
     coder = factories.coder(project, entry={"command": "no-such-program"})
     end(working(project, coder), "config", "It was not found.", detail="program")
-    assert fresh(coder).paused_for == "It was not found." and not RuntimePause.objects.exists()
+    assert fresh(coder).paused_for == "It was not found." and not RuntimeCheck.objects.exists()
 
 
 def test_a_warning_throttles_nobody_and_is_forgotten() -> None:

@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 from django.utils import timezone
 
-from agents.models import Agent, Budget, LedgerRow, Limit, Session, Spend
+from agents.models import Agent, Budget, Limit, Session, Spend
 from agents.services import assigning, limiting, pool, subjects, using
 from pipeline.actors import Actor
 from pipeline.exceptions import BadInput, NotAllowed, NotFound
@@ -169,14 +169,14 @@ def test_what_was_spent_is_shown_beside_each_budget(project: Project) -> None:
     common = {"project": project, "agent": "coder-1", "model": "sonnet"}
     Spend.objects.create(day=now.date(), usd="0.75", tokens=30, **common)
     Spend.objects.create(day=now.date().replace(year=2020), usd="9", tokens=70, **common)
-    LedgerRow.objects.create(session=session, seq=1, model="sonnet", output_tokens=5, cost_usd="0.25", at=now)
+    Spend.objects.create(day=now.date(), usd="0.25", tokens=5, session=session, story=story, **common)
     limiting.set_budget("project", "web", "day", Decimal(2), 100, actor=ALICE)
     limiting.set_budget("server", "", "total", Decimal(9), None, actor=ALICE)
     limiting.set_budget("project", "", "day", Decimal(9), None, actor=ALICE)
     limiting.set_budget("story", "web/1", "total", Decimal("0.2"), None, actor=ALICE)
     found = {(row.scope, row.name): row for row in using.budgets()}
-    assert (found["project", "web"].spent_usd, found["project", "web"].spent_tokens) == (Decimal("0.75"), 30)
-    assert found["server", ""].spent_usd == Decimal("9.75") and found["server", ""].full
+    assert (found["project", "web"].spent_usd, found["project", "web"].spent_tokens) == (Decimal(1), 35)
+    assert found["server", ""].spent_usd == Decimal(10) and found["server", ""].full
     assert found["project", ""].spent_usd == 0  # web has a budget of its own
     assert found["story", "web/1"].spent_usd == Decimal("0.25") and found["story", "web/1"].full
     assert {(row.scope, row.name) for row in using.budgets(project)} == set(found)

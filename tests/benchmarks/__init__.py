@@ -4,4 +4,17 @@ Each case is a module with `measure(rounds) -> list[Row]`, run in a process of i
 take turns in an order that is shuffled in every round, so that slow drifts of the machine hit both alike; the first round is dropped.
 """
 
-CASES = ("claims", "claims_postgresql", "start", "unconfined", "burst", "push", "ingest", "memory", "restart")
+CASES = (
+    "claims",
+    "claims_postgresql",
+    "start",
+    "unconfined",
+    "burst",
+    "push",
+    "ingest",
+    "ingest_cost",
+    "ingest_memory",
+    "loud",
+    "memory",
+    "restart",
+)

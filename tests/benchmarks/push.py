@@ -12,15 +12,17 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 
 from django.conf import settings
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from pipeline import conf
+from pipeline.models import Story
 from pipeline.processes import logfile
 from tests.benchmarks.measure import Row, judged, percentile, wait_for
-from tests.benchmarks.world import served
+from tests.benchmarks.world import World, served
 
 LINES_PER_ROUND = 20
 ALLOWANCE_MS = 20.0
@@ -32,33 +34,8 @@ LINE = re.compile(r"measured-line-(\d+)-")
 def measure(rounds: int) -> list[Row]:
     draw = random.Random(1)
     gaps = [draw.uniform(0.01, 0.2) for _ in range(rounds * LINES_PER_ROUND)]
-    script: list[dict[str, object]] = [{"wait_for": {"file": ".git/go", "timeout": 60}}]
-    for number, gap in enumerate(gaps):
-        script += [{"say": f"measured-line-{number}-"}, {"sleep": round(gap, 4)}]
-    seen: dict[int, float] = {}
     with served(coders=1) as world:
-        story = world.story([*script, {"hang": True}])
-        session = world.start(story)
-        wait_for(lambda: world.running(session), "the session")
-        address = world.server.address.replace("http", "ws", 1) + "/live/"
-        cookie = {"Cookie": world.person.headers["Cookie"]}
-        with connect(address, additional_headers=cookie, origin=Origin(world.server.address)) as client:
-            client.send(json.dumps({"subscribe": f"process:{session.key}", "since": 0}))
-            (conf.copy_path(session.key) / ".git" / "go").touch()
-            until = time.monotonic() + sum(gaps) + 60
-            while len(seen) < len(gaps):
-                text = client.recv(timeout=max(0.1, until - time.monotonic()))
-                now = time.monotonic()
-                for number in LINE.findall(str(text)):
-                    seen.setdefault(int(number), now)
-        records, _ = logfile.read_records(world.log(session), 0, 1 << 26)
-        world.end(story)
-    written = {
-        int(found[1]): record.monotonic_ns / 1e9
-        for record in records
-        if (found := LINE.search(record.data.decode(errors="replace")))
-    }
-    took = [(seen[number] - written[number]) * 1000 for number in range(len(gaps))]
+        took = latencies(world, gaps)
     configured = 2 * settings.HUSKIES_TICK_MS + settings.HUSKIES_PUSH_MS
     idle = [
         took[n]
@@ -81,6 +58,42 @@ def measure(rounds: int) -> list[Row]:
         ),
         Row("push", "floor: a child's line through a pipe and a TCP socket", f"p50 {percentile(bare, 50):.2f}, p99 {percentile(bare, 99):.2f} ms"),
     ]  # fmt: skip
+
+
+def latencies(
+    world: World, gaps: list[float], meanwhile: Callable[[], None] = lambda: None, also: Sequence[Story] = ()
+) -> list[float]:
+    """Milliseconds from each line of an agent, which pauses for the gaps between them, to its frame; `meanwhile` is called as it begins.
+
+    `also`: stories that are ended with it.
+    """
+    script: list[dict[str, object]] = [{"wait_for": {"file": ".git/go", "timeout": 60}}]
+    for number, gap in enumerate(gaps):
+        script += [{"say": f"measured-line-{number}-"}, {"sleep": round(gap, 4)}]
+    seen: dict[int, float] = {}
+    story = world.story([*script, {"hang": True}])
+    session = world.start(story)
+    wait_for(lambda: world.running(session), "the session")
+    address = world.server.address.replace("http", "ws", 1) + "/live/"
+    cookie = {"Cookie": world.person.headers["Cookie"]}
+    with connect(address, additional_headers=cookie, origin=Origin(world.server.address)) as client:
+        client.send(json.dumps({"subscribe": f"process:{session.key}", "since": 0}))
+        meanwhile()
+        (conf.copy_path(session.key) / ".git" / "go").touch()
+        until = time.monotonic() + sum(gaps) + 60
+        while len(seen) < len(gaps):
+            text = client.recv(timeout=max(0.1, until - time.monotonic()))
+            now = time.monotonic()
+            for number in LINE.findall(str(text)):
+                seen.setdefault(int(number), now)
+    records, _ = logfile.read_records(world.log(session), 0, 1 << 26)
+    world.end(story, *also)
+    written = {
+        int(found[1]): record.monotonic_ns / 1e9
+        for record in records
+        if (found := LINE.search(record.data.decode(errors="replace")))
+    }
+    return [(seen[number] - written[number]) * 1000 for number in range(len(gaps))]
 
 
 def raw_lines(number: int) -> list[float]:

@@ -8,8 +8,20 @@ from playwright.sync_api import Page, expect
 pytestmark = [pytest.mark.needs_browser, pytest.mark.timeout(180)]
 
 PAGES = (
-    *("/", "/agents/", "/limits/", "/credentials/", "/hosts/", "/doctor/", "/next-steps/", "/projects/add/"),
-    *("/p/demo/", "/p/demo/agents/", "/p/demo/limits/", "/p/demo/settings/"),
+    *(
+        "/",
+        "/agents/",
+        "/limits/",
+        "/spending/",
+        "/prices/",
+        "/credentials/",
+        "/hosts/",
+        "/doctor/",
+        "/next-steps/",
+        "/runtimes/",
+        "/projects/add/",
+    ),
+    *("/p/demo/", "/p/demo/agents/", "/p/demo/limits/", "/p/demo/spending/", "/p/demo/settings/"),
     *("/p/demo/1/", "/p/demo/1/edit/", "/p/demo/1/delete/"),
 )
 

@@ -11,7 +11,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.utils import timezone
 
-from agents.models import Credential, Limit, RuntimePause, Session
+from agents.models import Credential, Limit, RuntimeCheck, Session
 from pipeline import conf
 from pipeline.datafolder import prepare
 from pipeline.models import Act, LogEvent, Project, StageChange, Story
@@ -190,10 +190,10 @@ def test_deleting_a_story_must_be_meant(project: Project) -> None:
 
 def test_a_paused_key_and_a_paused_program_go_on_when_a_person_says_so(project: Project) -> None:
     Credential.objects.create(name="main", paused_for="the account has no money left")
-    RuntimePause.objects.create(host=conf.host(), runtime="claude-code", paused_for="unknown flag")
+    RuntimeCheck.objects.create(host=conf.host(), runtime="claude-code", state="unfit", reason="unknown flag")
     assert run("credential", "resume", "main")["paused_for"] is None
     run("credential", "resume", "--runtime", "claude-code")
-    assert not RuntimePause.objects.exists()
+    assert RuntimeCheck.objects.get().state == "unknown"
     for words in (("main",), ("nobody",), ("--runtime", "claude-code")):
         with pytest.raises(CommandError, match=r"not paused|There is no credential"):
             run("credential", "resume", *words)

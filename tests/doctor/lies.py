@@ -15,7 +15,7 @@ from typing import Any
 from django.db import connection
 from django.utils import timezone
 
-from agents.models import Agent, LedgerRow, Limit, Session
+from agents.models import Agent, LedgerRow, Limit, PermissionRequest, Session
 from pipeline import conf
 from pipeline.git.control import delete_ref, move_ref, read_ref
 from pipeline.git.names import session_ref
@@ -218,6 +218,16 @@ def runs_and_has_ended(t: Told) -> None:
     Process.objects.update(ended_at=timezone.now())
 
 
+def asks_after_its_end(t: Told) -> None:
+    PermissionRequest.objects.create(
+        session=t.session,
+        request_id="r",
+        tool="Bash",
+        asked_at=timezone.now(),
+        deadline=timezone.now() + LONG_AGO,
+    )
+
+
 @contextmanager
 def a_copy_of_nobody() -> Iterator[None]:
     folder = conf.copy_path("d" * 20)
@@ -282,6 +292,7 @@ LIES: list[tuple[str, str, str, Way]] = [
     ("R3", "session", "without saying how or when", rows(Session, ended_at=None)),
     ("R3", "session", "without a reason", rows(Session, reason="")),
     ("R3", "session", "has an outcome or an end", runs_and_has_ended),
+    ("R3", "session", "still waits for an answer", asks_after_its_end),
     ("R3", "gate run", "without a time", rows(GateRun, ended_at=None)),
     ("R3", "merge", "without a reason", rows(Merge, state="failed")),
     ("R3", "story", "no merge of it landed", rows(Merge, state="replaced")),

@@ -1,40 +1,44 @@
-"""A story worked by a real agent program, sent to one scenario of the fake provider."""
+"""A story worked by a real agent program, sent to one scenario of the stand-in."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from agents.models import Agent, LedgerRow
+from agents.runtimes import RUNTIMES
 from agents.services import credentials, pool
+from agents.standin import StandIn
 from pipeline import conf
 from pipeline.models import Project, Story
+from pipeline.processes.identity import marked_processes
+from pipeline.processes.runfolder import MARKER
 from tests import factories
+from tests.agent_programs import AgentProgram
 from tests.e2e.shop import CHECK, Shop
 from tests.factories import ALICE
-from tests.fake_provider import FakeProvider
 
 KEY = "sk-test-0123456789abcdef"
 
 
 class Desk:
-    """A project whose coder is `runtime`; `suffix` ends the base URL as the program wants it; `entry` is added to the coder's."""
+    """A project whose coder is a real agent program."""
 
-    def __init__(
-        self, shop: Shop, fake: FakeProvider, runtime: str, model: str, suffix: str = "", **entry: Any
-    ) -> None:
-        self.shop, self.fake, self.runtime, self.model = shop, fake, runtime, model
-        self.suffix, self.entry = suffix, entry
+    def __init__(self, shop: Shop, fake: StandIn, program: AgentProgram) -> None:
+        self.shop, self.fake, self.program = shop, fake, program
 
-    def open(self, turns: list[Any], *, value: str = KEY, **entry: Any) -> Project:
+    def open(self, turns: list[Any], *, kind: str = "api_key", value: str = KEY, **entry: Any) -> Project:
         url = self.fake.add_scenario("desk", {"turns": turns, "api_key": KEY})
-        credentials.add_credential("team", value=value, base_urls=[self.fake.url()], actor=ALICE)
+        credentials.add_credential("team", kind=kind, value=value, base_urls=[self.fake.url()], actor=ALICE)
         agent = {
             "name": "coder-1",
-            "runtime": self.runtime,
-            "model": self.model,
-            "base_url": url + self.suffix,
+            "runtime": self.program.runtime,
+            "model": self.program.model,
+            "base_url": url + self.program.suffix,
             "credential": "team",
         }
         text = json.dumps({"agents": [agent], "gate": {"command": "sh check.sh"}, "max_retries": 1})
@@ -42,7 +46,7 @@ class Desk:
         project = self.shop.add(self.repo)
         coder = Agent.objects.get(name="coder-1", configured=True)
         assert coder.entry["credential"] == "team", project.reason
-        coder.entry |= {**self.entry, **entry}
+        coder.entry |= {**self.program.entry, **entry}
         coder.save()
         return project
 
@@ -71,6 +75,23 @@ class Desk:
         (session,) = self.shop.sessions(story)
         place = conf.copy_path(session.key) / name
         self.shop.server.until(place.exists, what=f"the file {name}", seconds=90)
+
+    def kill_program(self, story: Story) -> None:
+        """The program alone, as the kernel does when memory is short: neither its runner nor its sandbox."""
+        (session,) = self.shop.sessions(story)
+        program = RUNTIMES[self.program.runtime].find().path
+        assert program is not None
+        for one in marked_processes(MARKER, session.key):
+            words = Path(f"/proc/{one.pid}/cmdline").read_bytes().decode().split("\0")
+            # Itself, or the node or Python that runs a script of its package.
+            if any(Path(word).parent == program.parent for word in words[:4]):
+                os.kill(one.pid, signal.SIGKILL)
+                return
+        raise AssertionError(f"no process of session {session.pk} runs {program}")
+
+    def said(self) -> str:
+        """The conversation as the provider was told it last."""
+        return json.dumps(self.fake.requests("model")[-1]["body"])
 
 
 def booked(story: Story) -> Decimal:

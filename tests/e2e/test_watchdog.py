@@ -11,7 +11,7 @@ import pytest
 from django.utils import timezone
 
 from agents import conf as agents_conf
-from agents.models import Agent, Budget, Credential, RuntimePause, Session, Spend
+from agents.models import Agent, Budget, Credential, RuntimeCheck, Session, Spend
 from agents.services import pool, watching
 from pipeline import conf
 from pipeline.git import paths_changed, read_ref, session_ref, snapshot_ref
@@ -126,7 +126,7 @@ def test_a_budget_is_measured_from_the_stream_and_not_from_what_the_program_says
     assert "(max_budget_usd)" in session.reason
     shop.until_stage(story, "blocked")
     spent = sum(session.cost_usd for session in shop.sessions(story))
-    assert spent == Spend.objects.get().usd > Decimal(2)
+    assert spent == sum(row.usd for row in Spend.objects.all()) > Decimal(2)
     assert shop.fresh(story).idle_total == 0, "it did not end by itself"
     shop.settled()
 
@@ -355,9 +355,9 @@ def test_a_program_that_is_not_there_pauses_its_runtime_here_and_is_not_tried_ag
     story = shop.until_stage(shop.start(project, [HANG]), "blocked")
     (session,) = shop.sessions(story)
     assert (session.outcome, story.retries, story.crashes) == ("config", 0, 0)
-    assert "Claude Code is not found on this host" in story.reason == RuntimePause.objects.get().paused_for
+    assert "Claude Code is not found on this host" in story.reason == RuntimeCheck.objects.get().reason
     second = shop.start(project, [HANG])
-    assert "claude-code on" in second.waiting_for and not shop.sessions(second)
+    assert "claude-code is unfit on" in second.waiting_for and not shop.sessions(second)
     shop.server.idle()
     assert not Session.objects.live().exists()
 

@@ -48,7 +48,7 @@ def run_sample(folder: Path, *words: str, **environment: str) -> subprocess.Comp
     tests = folder / "tests"
     if not tests.exists():
         tests.mkdir()
-        for name in ("conftest.py", "needs.py", "databases.py"):
+        for name in ("conftest.py", "needs.py", "agent_programs.py", "databases.py"):
             shutil.copy(ROOT / "tests" / name, tests)
         (tests / "test_sample.py").write_text(SAMPLE)
     clean = {

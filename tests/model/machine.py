@@ -12,7 +12,7 @@ from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from agents.models import Budget, Credential, Limit, RuntimePause, Session
+from agents.models import Budget, Credential, Limit, RuntimeCheck, Session
 from agents.services import assigning, limiting, pool, roster
 from agents.services import sessions as session_services
 from agents.states import Role
@@ -334,7 +334,7 @@ class Model(RuleBasedStateMachine):
         Capacity.objects.update(draining=False)
         Limit.objects.all().delete()
         Budget.objects.all().delete()
-        RuntimePause.objects.all().delete()
+        RuntimeCheck.objects.all().delete()
         Credential.objects.update(paused_for="", paused_until=None)
         factories.capacity(10)
         self.world.project.agents.update(paused_for="", paused_by="")

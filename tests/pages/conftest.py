@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 from pytest_django import Settings
 
-from agents.models import Session
+from agents.models import PermissionRequest, Session
 from pipeline import conf
 from pipeline.live.tail import tail
 from pipeline.models import Criterion, GateRun, LogEvent, Process, Project, ProjectVersion, Story
@@ -26,6 +27,7 @@ class Town:
     story: Story
     criterion: Criterion
     session: Session
+    asked: PermissionRequest
     process: Process
     gate: GateRun
     proposed: ProjectVersion
@@ -74,6 +76,16 @@ def build(text: str = "Add a button") -> Town:
         conversation="c",
         prompt=text,
     )
+    asked = PermissionRequest.objects.create(
+        session=session,
+        request_id="r1",
+        tool="Bash",
+        subject=text,
+        arguments={"command": text},
+        text=text,
+        asked_at=timezone.now(),
+        deadline=timezone.now() + timedelta(minutes=10),
+    )
     gate = GateRun.objects.create(
         story=row,
         purpose="coding",
@@ -94,7 +106,7 @@ def build(text: str = "Add a button") -> Town:
     people = {role.label: factories.person(role.label, web, role) for role in Role}
     people["stranger"] = factories.person("stranger", other, Role.ADMIN)
     people["root"] = factories.person("root", is_superuser=True, is_staff=True)
-    return Town(web, row, row.criteria.get(), session, process, gate, proposed, people)
+    return Town(web, row, row.criteria.get(), session, asked, process, gate, proposed, people)
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from agents import agent_views
-from agents.models import Agent, Credential, Limit, RuntimePause, Session
+from agents.models import Agent, Credential, Limit, RuntimeCheck, Session
 from agents.runtimes import RUNTIMES
 from pipeline import conf
 from pipeline.models import Act, Host, Project, Story
@@ -264,7 +264,7 @@ def test_hostile_words_of_a_refusal_are_visible_text(town: Town) -> None:
 
 def test_an_admin_goes_on_with_a_paused_key_and_a_mended_program(town: Town) -> None:
     Credential.objects.create(name="main", paused_for=HOSTILE)
-    pause = RuntimePause.objects.create(host="box", runtime="claude-code", paused_for=HOSTILE)
+    pause = RuntimeCheck.objects.create(host="box", runtime="claude-code", state="unfit", reason=HOSTILE)
     client = of(town, "root")
     shown = client.get(reverse("credentials")).content.decode()
     assert "Paused: &lt;script&gt;" in shown and "<script>alert" not in shown
@@ -272,7 +272,10 @@ def test_an_admin_goes_on_with_a_paused_key_and_a_mended_program(town: Town) -> 
     assert client.post(reverse("pause-lift"), {"runtime": str(pause.pk)}).status_code == 302
     assert client.post(reverse("pause-lift"), {"credential": "main"}).status_code == 409
     assert client.post(reverse("pause-lift"), {"runtime": "9" * 40}).status_code == 404
-    assert not RuntimePause.objects.exists() and not Credential.objects.exclude(paused_for="").exists()
+    assert (
+        RuntimeCheck.objects.get().state == "unknown"
+        and not Credential.objects.exclude(paused_for="").exists()
+    )
 
 
 def test_the_admins_list_pauses_and_stops_agents_by_the_same_verbs(town: Town) -> None:

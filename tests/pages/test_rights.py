@@ -12,7 +12,7 @@ from pipeline.roles import Role
 from tests.pages.conftest import Town
 
 PUBLIC = {"login", "login-link", "health"}
-ANYONE = {"home", "logout", "password", "next-steps", "all-agents"}
+ANYONE = {"home", "logout", "password", "next-steps", "all-agents", "runtimes", "prices"}
 # name -> method, what the address is made of, the smallest role that may
 IN_A_PROJECT: dict[str, tuple[str, str, Role]] = {
     "board": ("get", "name", Role.VIEWER),
@@ -37,7 +37,11 @@ IN_A_PROJECT: dict[str, tuple[str, str, Role]] = {
     "agent-do": ("post", "name agent act", Role.OPERATOR),
     "project-limits": ("get", "name", Role.VIEWER),
     "project-limit-set": ("post", "name", Role.OPERATOR),
+    "project-spend": ("get", "name", Role.OPERATOR),
     "session": ("get", "session", Role.VIEWER),
+    "session-message": ("post", "session", Role.DEVELOPER),
+    "session-interrupt": ("post", "session", Role.DEVELOPER),
+    "session-answer": ("post", "session asked", Role.OPERATOR),
     "gate-run": ("get", "gate", Role.VIEWER),
 }
 SUPERUSERS = {
@@ -49,7 +53,9 @@ SUPERUSERS = {
     "doctor": "get",
     "limits": "get",
     "limit-set": "post",
+    "spend": "get",
     "pause-lift": "post",
+    "runtime-check": "post",
 }
 POSTED = {
     "title": "New",
@@ -59,6 +65,8 @@ POSTED = {
     "why": "because",
     "scope": "project",
     "most": "3",
+    "decide": "allow",
+    "text": "Make it red.",
 }
 
 
@@ -86,6 +94,7 @@ def address(town: Town, name: str) -> str:
         "criterion": town.criterion.pk,
         "version": town.proposed.pk,
         "session": town.session.pk,
+        "asked": town.asked.pk,
         "gate": town.gate.pk,
     }
     return reverse(name, args=[parts[word] for word in IN_A_PROJECT[name][1].split()])

@@ -273,7 +273,7 @@ def test_work_that_passed_while_it_was_frozen_goes_on_afterwards(world: World) -
 def test_a_gate_sees_neither_the_servers_folder_nor_another_copy(world: World) -> None:
     (world.folder / "data" / "secret.key").write_text("hunter2")
     project = with_gate(
-        world, f"cat {world.folder}/data/secret.key; ls {world.folder}/data/copies | wc -l; exit 1"
+        world, f"cat {world.folder}/data/secret.key 2>&1; ls {world.folder}/data/copies | wc -l; exit 1"
     )
     (world.folder / "data" / "copies" / "another").mkdir(parents=True)
     run = over(world, asked(world.work(project, {"a": "a\n"})))

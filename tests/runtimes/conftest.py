@@ -10,6 +10,8 @@ import pytest
 
 from agents.runtimes.base import Command, Credential, GitIdentity, Launch
 from pipeline.processes.confine import confined
+from tests.conftest import real_program
+from tests.runtimes.cases import Case
 
 IDENTITY = GitIdentity("huskies coder-1", "coder-1@huskies.invalid")
 MakeLaunch = Callable[..., Launch]
@@ -73,11 +75,11 @@ def do_files(command: Command) -> None:
             pytest.fail(f"a runtime asked for {operation}, which these tests do not do")
 
 
-def run(launch: Launch, command: Command, **more: Any) -> subprocess.CompletedProcess[bytes]:
-    """The command as the server runs it: files first, confined at the launch's level."""
+def confined_argv(launch: Launch, command: Command) -> list[str]:
+    """The command as the server runs it, once its files are done: confined at the launch's level."""
     do_files(command)
     folders = [launch.copy, launch.home, launch.tmp, launch.config]
-    argv = confined(
+    return confined(
         command.argv,
         level=launch.level,
         writable=[*folders, *command.writable],
@@ -86,8 +88,11 @@ def run(launch: Launch, command: Command, **more: Any) -> subprocess.CompletedPr
         network=True,
         cwd=launch.copy,
     )
+
+
+def run(launch: Launch, command: Command, **more: Any) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        argv,
+        confined_argv(launch, command),
         input=command.stdin.encode(),
         env=command.env,
         cwd=launch.copy,
@@ -96,3 +101,24 @@ def run(launch: Launch, command: Command, **more: Any) -> subprocess.CompletedPr
         check=False,
         **more,
     )
+
+
+@pytest.fixture
+def stand_in(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program in the place of the case's own, for tests of the command line alone."""
+    program = tmp_path / "bin" / case.program.command
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho 'the-program 9.8.7 (of theirs)'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv(case.program.variable, str(program))
+    return program
+
+
+@pytest.fixture
+def real(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The case's program itself; its test says that it needs it."""
+    monkeypatch.setenv(case.program.variable, str(real_program(case.program)))
+
+
+def confined_launch(**changes: Any) -> dict[str, Any]:
+    return {"level": "bubblewrap", **changes}

@@ -28,7 +28,7 @@ def note(name: str, **fields: Any) -> Record:
 
 
 def sample(name: str) -> list[Record]:
-    """A recording of Claude Code 2.1.330 (in a folder: of another program) against the fake provider."""
+    """A recording of Claude Code 2.1.330 (in a folder: of another program) against the stand-in."""
     return [line(raw) for raw in (SAMPLES / f"{name}.jsonl").read_bytes().splitlines()]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from agents.runtimes.base import Event
-from agents.runtimes.bounds import BODY_BYTES
+from agents.runtimes.bounds import BODY_BYTES, CUT
 from agents.runtimes.claude_stream import ClaudeParser
 from tests.runtimes.records import STDERR, Record, bodies, ended, fed, line, note, sample
 
@@ -290,3 +290,78 @@ def test_state_is_a_snapshot() -> None:
     assert json.dumps(before) == kept
     again: list[Event] = ClaudeParser(before).feed(piece("line\n"))
     assert bodies(again, "text")[0]["text"] == "line\n"
+
+
+# ---------------------------------------------------------------- several turns, and what it asks
+
+
+def asks(request_id: str, **request: Any) -> Record:
+    body = {"subtype": "can_use_tool", "tool_name": "Bash", "input": {"command": "echo a > a.txt"}, **request}
+    return line({"type": "control_request", "request_id": request_id, "request": body})
+
+
+def test_a_call_that_it_asks_for_is_a_request_until_it_takes_it_back() -> None:
+    events = fed(
+        ClaudeParser(),
+        [
+            asks("r1"),
+            line({"type": "control_cancel_request", "request_id": "r1"}),
+            line({"type": "control_response", "response": {"subtype": "success", "request_id": "interrupt"}}),
+        ],
+    )
+    assert [(event.kind, event.body["id"]) for event in events] == [
+        ("permission", "r1"),
+        ("permission_over", "r1"),
+    ]
+    assert events[0].body == {
+        "id": "r1",
+        "tool": "Bash",
+        "text": "$ echo a > a.txt",
+        "input": {"command": "echo a > a.txt"},
+    }
+
+
+@pytest.mark.parametrize(
+    "record",
+    [asks(""), asks("x" * 101), asks("r1", subtype="hook_callback"), line({"type": "control_request"})],
+    ids=["no-id", "long-id", "another", "empty"],
+)
+def test_what_cannot_be_answered_is_no_request(record: Record) -> None:
+    assert [event.kind for event in fed(ClaudeParser(), [record])] == ["note"]
+
+
+def test_arguments_are_kept_as_far_as_they_fit_and_say_that_they_were_cut() -> None:
+    (event,) = fed(ClaudeParser(), [asks("r1", input={"old_string": "x" * 50_000, "new_string": "y" * 4000})])
+    assert event.body["input"]["old_string"].endswith(CUT) and event.body["input"]["new_string"] == "y" * 4000
+    (event,) = fed(ClaudeParser(), [asks("r2", input={str(n): "x" * 50_000 for n in range(64)})])
+    assert len(json.dumps(event.body)) < 3 * BODY_BYTES
+
+
+def result(cost: float, output: int) -> Record:
+    usage = {"claude-sonnet-5-5": {"inputTokens": 10, "outputTokens": output, "costUSD": cost}}
+    return line({"type": "result", "subtype": "success", "model_usage_since_last_result": usage})
+
+
+def test_each_turns_end_says_what_it_used_since_the_one_before() -> None:
+    """What no request has shown is booked once, however many turns there are."""
+    parser, shown = ClaudeParser(), ClaudeParser()
+    events = fed(parser, [result(0.1, 5)])
+    events += fed(ClaudeParser(parser.state()), [result(0.2, 7)])
+    usage = bodies(events, "usage")
+    assert [(body["input"], body["output"]) for body in usage] == [(10, 5), (10, 7)]
+    assert [body["program_run_cost_usd"] for body in bodies(events, "ended")] == [0.1, 0.2]
+    # Requests that the stream has shown are not booked again in any turn.
+    known = fed(
+        shown,
+        [*opening(input_tokens=10), stream_event({"type": "message_delta", "usage": {"output_tokens": 5}})],
+    )
+    known += fed(shown, [result(0.1, 5)])
+    known += fed(
+        shown,
+        [
+            *opening("msg_2", input_tokens=10),
+            stream_event({"type": "message_delta", "usage": {"output_tokens": 7}}),
+        ],
+    )
+    known += fed(shown, [result(0.2, 7)])
+    assert sum(body["output"] for body in bodies(known, "usage")) == 12

@@ -8,13 +8,14 @@ from urllib.parse import urlsplit
 import pytest
 
 from agents.agentfile import DEFAULT_RUNTIME, RUNTIME_KEYS
-from agents.runtimes import RUNTIMES
-from agents.runtimes.base import Launch, LaunchRefused, ProgramMissing, Runtime
+from agents.runtimes import RUNTIMES, api_packages
+from agents.runtimes.base import Decision, Launch, LaunchRefused, Runtime
+from tests.agent_programs import AGENT_PROGRAMS
 from tests.runtimes.conftest import MakeLaunch
 from tests.runtimes.records import Record, ended, fed, note
 
 SCRIPT = {"script": [{"say": "hello"}], "command": "echo hello"}
-PROGRAMS = {"claude-code": "HUSKIES_CLAUDE", "codex": "HUSKIES_CODEX", "gemini-cli": "HUSKIES_GEMINI"}
+PROGRAMS = {one.runtime: one.variable for one in AGENT_PROGRAMS}
 
 every_runtime = pytest.mark.parametrize("runtime", RUNTIMES.values(), ids=list(RUNTIMES))
 
@@ -27,6 +28,7 @@ def launch(make_launch: MakeLaunch, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     stand_in.chmod(0o755)
     for variable in PROGRAMS.values():
         monkeypatch.setenv(variable, str(stand_in))
+    monkeypatch.setattr(api_packages, "folder", lambda: tmp_path)
     monkeypatch.setenv("SECRET_KEY", "canary")
     return make_launch(level="bubblewrap", prompt="-x; $(touch trap)", agent_config=SCRIPT)
 
@@ -97,23 +99,12 @@ def test_a_line_that_is_not_its_language_is_kept_masked(runtime: Runtime) -> Non
     ]
 
 
-@pytest.mark.parametrize(("name", "variable"), PROGRAMS.items())
-def test_a_program_that_is_not_there_is_named_with_the_remedy(
-    name: str, variable: str, launch: Launch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert RUNTIMES[name].find().version == "1.2.3"
-    monkeypatch.setenv(variable, "/nowhere/at-all")
-    found = RUNTIMES[name].find()
-    assert (found.path, found.version) == (None, None) and variable in found.remedy
-    with pytest.raises(ProgramMissing, match=variable):
-        RUNTIMES[name].command(launch)
-
-
 @pytest.mark.parametrize(
     ("name", "key"),
     [
         ("codex", "allowed_tools"),
         ("codex", "disallowed_tools"),
+        ("opencode", "max_turns"),
         ("command", "max_turns"),
         ("command", "max_budget_usd"),
     ],
@@ -122,3 +113,12 @@ def test_a_key_that_would_do_nothing_is_refused_by_name(name: str, key: str, lau
     config = {**launch.agent_config, key: ["Edit"]}
     with pytest.raises(LaunchRefused, match=f"{name} cannot keep to `{key}`"):
         RUNTIMES[name].command(replace(launch, agent_config=config))
+
+
+@every_runtime
+def test_an_answer_is_one_line_for_its_stdin_or_none(runtime: Runtime) -> None:
+    for decision in (Decision(True), Decision(True, "session"), Decision(False, reason="No.\nNot here.")):
+        line = runtime.answer(
+            {"id": "r1", "tool": "Bash", "input": {"command": "ls"}, "text": "ls"}, decision
+        )
+        assert line is None or (line and "\n" not in line.rstrip("\n"))

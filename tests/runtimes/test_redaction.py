@@ -8,7 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.redaction import MOST_PRIVATE_KEY, Redactor
+from agents.redaction import MOST_PRIVATE_KEY, Redactor, forms_of
+from agents.runtimes import RUNTIMES
+from agents.runtimes.base import Event
+from agents.runtimes.lines import CONTINUED, GAP, HEAD, MOST_LINE, UNFINISHED
+from tests.runtimes.records import STDOUT, Record
 
 SECRET = 'p4ss/w+rd "ü" 9'
 KEY = "-----BEGIN RSA PRIVATE KEY-----\nMIIabc\nMIIdef\n-----END RSA PRIVATE KEY-----"
@@ -118,3 +122,66 @@ def test_each_line_of_a_value_is_a_secret_and_short_words_are_not() -> None:
         redactor.mask(b"disk-usage-report-generator-of-the-whole-machine")
         == b"disk-usage-report-generator-of-the-whole-machine"
     )
+
+
+# -- in what programs print ------------------------------------------------------------------------------------------
+
+CANARY = "hsk-canary-" + "0123456789abcdef" * 2
+every_runtime = pytest.mark.parametrize("runtime", list(RUNTIMES))
+
+
+def shown(events: list[Event]) -> str:
+    return json.dumps([[event.kind, event.body] for event in events])
+
+
+@every_runtime
+def test_a_secret_in_a_line_of_two_records_is_masked_at_every_cut(runtime: str) -> None:
+    line = json.dumps(
+        {"type": "text", "kind": "text", "text": f"it is {CANARY}!", "body": {"text": CANARY}}
+    ).encode()
+    redact = Redactor([CANARY]).mask
+    at = line.index(CANARY.encode())
+    for stream in (STDOUT, 2):
+        for cut in range(at + 6, at + len(CANARY), 3):
+            parser = RUNTIMES[runtime].parser(None, redact)
+            events = parser.feed(Record(stream, line[:cut], CONTINUED))
+            assert CANARY[:10] not in shown(events), "what waits for its other half is stored encrypted"
+            parser = RUNTIMES[runtime].parser(json.loads(json.dumps(parser.state())), redact)
+            events += parser.feed(Record(stream, line[cut:]))
+            said = shown(events)
+            assert CANARY[:10] not in said and CANARY[-10:] not in said
+            assert "[redacted]" in said or runtime != "command"
+
+
+@every_runtime
+@pytest.mark.parametrize("flags", [UNFINISHED, GAP])
+def test_half_a_secret_whose_other_half_was_lost_is_masked(runtime: str, flags: int) -> None:
+    for cut in range(6, len(CANARY)):
+        parser = RUNTIMES[runtime].parser(None, Redactor([CANARY]).mask)
+        events = parser.feed(
+            Record(STDOUT, f"it is {CANARY[:cut]}".encode(), UNFINISHED if flags == UNFINISHED else CONTINUED)
+        )
+        events += parser.feed(Record(STDOUT, f"{CANARY[cut:]} it was".encode(), GAP if flags == GAP else 0))
+        said = shown(events)
+        assert CANARY[:cut] not in said, cut
+        if flags == GAP and len(CANARY) - cut >= 6:
+            assert CANARY[cut:] not in said, cut
+
+
+def test_a_secret_at_the_cut_of_a_line_that_is_too_long_is_masked() -> None:
+    for before in range(HEAD - len(CANARY) - 2, HEAD + 2):
+        parser = RUNTIMES["command"].parser(None, Redactor([CANARY]).mask)
+        line = b"x" * before + CANARY.encode() + b"y" * MOST_LINE
+        events = [
+            e
+            for at in range(0, len(line), 65536)
+            for e in parser.feed(Record(STDOUT, line[at : at + 65536], CONTINUED))
+        ]
+        said = shown(events + parser.feed(Record(STDOUT, b"end")))
+        assert CANARY[:6] not in said, before
+
+
+@given(form=st.sampled_from(sorted(WRITTEN)), before=st.binary(max_size=40), after=st.binary(max_size=40))
+def test_no_form_gets_through_whatever_stands_beside_it(form: str, before: bytes, after: bytes) -> None:
+    masked = Redactor([SECRET]).mask(before + b" " + WRITTEN[form].encode() + b" " + after)
+    assert not any(one in masked for one in forms_of([SECRET]) if len(one) >= 8)

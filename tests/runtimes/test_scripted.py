@@ -53,7 +53,7 @@ def test_it_works_on_a_story_like_a_coder(make_launch: MakeLaunch) -> None:
     tools = bodies(events, "tool_end")
     assert [body["error"] for body in tools] == [False, False, True, False]
     assert tools[2]["text"] == "2 src/a.txt\n"
-    assert bodies(events, "usage")[0]["cost_usd"] == "0.0021"
+    assert float(bodies(events, "usage")[0]["cost_usd"]) == 0.0021
     log = subprocess.run(
         ["git", "show", "--stat", "--format=%an: %s"], cwd=launch.copy, capture_output=True, text=True
     )
@@ -251,7 +251,7 @@ def test_any_text_is_a_script_or_refused(text: str) -> None:
 
 
 def test_runtimes_are_found_by_name() -> None:
-    assert set(RUNTIMES) == {"claude-code", "codex", "command", "gemini-cli", "scripted"}
+    assert {"claude-code", "command", "scripted"} < set(RUNTIMES)
     assert get_runtime("scripted").label == "a scripted stand-in, not an AI"
-    with pytest.raises(UnknownRuntime, match="There are: claude-code, codex, command, gemini-cli, scripted"):
+    with pytest.raises(UnknownRuntime, match=r"There are: acp, .*claude-code, .*scripted"):
         get_runtime("clippy")

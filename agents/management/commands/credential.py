@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from agents import shapes
-from agents.models import Credential, RuntimePause
+from agents.models import Credential, RuntimeCheck
 from agents.models.credential import CredentialKind
 from agents.services import breaker
 from agents.services.credentials import VALUE_AT_MOST, add_credential, rotate_seal
@@ -68,7 +68,7 @@ class Command(VerbCommand):
     def resume(self, options: dict[str, Any]) -> dict[str, Any]:
         if options["runtime"]:
             host = options["host"] or conf.host()
-            pause = RuntimePause.objects.filter(host=host, runtime=options["runtime"]).first()
+            pause = RuntimeCheck.objects.filter(host=host, runtime=options["runtime"], state="unfit").first()
             if pause is None:
                 raise NotFound(f"Runtime {options['runtime']} is not paused on {host}.")
             breaker.lift_runtime(pause, actor=OPERATOR_ON_HOST)

@@ -68,7 +68,30 @@
       return;
     }
     if (frame.news && frame.news.includes("project")) { refresh(); return; }
+    const needs = (frame.news && frame.news.includes("needs")) || frame.cards.some(wants);
     frame.cards.forEach(place);
+    if (needs) refreshNeeds();
+  }
+
+  // Whether a card comes to, stands in or leaves a place where people are waited for.
+  function wants(card) {
+    const old = document.querySelector(`.card[data-story="${card.story}"]`);
+    const from = old && old.parentElement.dataset.stage;
+    return [card.stage, from].some((stage) => ["blocked", "merge_failure", "qa"].includes(stage)) || card.html.includes('class="why bad"');
+  }
+
+  let asking = false, askAgain = false;
+  async function refreshNeeds() {
+    const list = document.getElementById("needs");
+    if (!list) return;
+    if (asking) { askAgain = true; return; }
+    asking = true;
+    try {
+      const answer = await fetch("?part=needs", { headers: { "X-Requested-With": "fetch" } });
+      if (answer.ok && !answer.redirected) list.innerHTML = await answer.text();
+    } catch { /* the socket tells when the server is away */ }
+    asking = false;
+    if (askAgain) { askAgain = false; setTimeout(refreshNeeds, 150); }
   }
 
   // A card glides from where it was to where it is (first, last, invert, play).

@@ -1,0 +1,99 @@
+"""The real Claude Code program is asked, allowed, denied, spoken to and interrupted while it works."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from agents.models import PermissionRequest
+from agents.models.permission import Asking
+from agents.services import permissions, talking, telling
+from agents.standin import StandIn
+from pipeline.actors import Actor
+from pipeline.models import LogEvent, Story
+from tests.agent_programs import CLAUDE, AgentProgram, programs
+from tests.e2e.desk import Desk
+from tests.e2e.shop import Shop
+from tests.factories import ALICE
+
+pytestmark = pytest.mark.timeout(180)
+BOB = Actor("bob")
+
+
+@pytest.fixture
+def desk(shop: Shop, program: AgentProgram, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    monkeypatch.setenv(program.variable, str(program.find()))
+    with StandIn([]) as fake:
+        yield Desk(shop, fake, program)
+        assert fake.problems == []
+
+
+def asked(desk: Desk, story: Story, number: int) -> PermissionRequest:
+    rows = PermissionRequest.objects.filter(session__story=story).order_by("pk")
+    desk.shop.server.until(lambda: rows.count() >= number, what=f"request {number}", seconds=60)
+    return rows.select_related("session__story__project", "session__project")[number - 1]
+
+
+def answer(desk: Desk, story: Story, number: int, *, allow: bool = True, **more: str) -> PermissionRequest:
+    row = asked(desk, story, number)
+    permissions.answer(row, allow=allow, actor=ALICE, **more)
+    telling.tell(row.session_id)
+    return row
+
+
+@programs(CLAUDE)
+def test_it_asks_before_it_acts_and_goes_on_with_what_people_say(desk: Desk) -> None:
+    """One session: allowed, denied, an edit shown with what it changes, interrupted with other words."""
+    turns = [
+        {"run": "echo one > one.txt"},
+        {"run": "echo two > two.txt"},
+        {"write": {"path": "three.txt", "content": "three\n"}, "match": "Not that one"},
+        {"run": "echo busy > busy.txt; python3 -c 'import time; time.sleep(100)'"},
+        {"write": {"path": "four.txt", "content": "four\n"}, "match": "Do four instead"},
+        "Done.",
+    ]
+    project = desk.open(turns, permissions={"mode": "ask", "rules": []})
+    story = desk.start(project)
+    first = answer(desk, story, 1)
+    assert (first.tool, first.subject) == ("Bash", "echo one > one.txt")
+    answer(desk, story, 2, allow=False, reason="Not that one.")
+    third = answer(desk, story, 3)
+    assert (third.tool, third.subject, third.arguments["content"]) == ("Write", "three.txt", "three\n")
+    fourth = answer(desk, story, 4)
+    desk.until_file(story, "busy.txt")
+    assert "goes on with these words" in talking.interrupt(fourth.session, actor=BOB, text="Do four instead.")
+    answer(desk, story, 5)  # its stdin is still open in the turn after
+    (session,) = desk.shop.sessions(story)
+    desk.shop.until_ended(session)
+    assert (session.outcome, desk.fake.left("desk")) == ("done", 0), session.reason
+    assert list(PermissionRequest.objects.order_by("pk").values_list("state", flat=True)) == [
+        Asking.ALLOWED, Asking.DENIED, Asking.ALLOWED, Asking.ALLOWED, Asking.ALLOWED,
+    ]  # fmt: skip
+    assert not PermissionRequest.objects.filter(told_at=None).exists()
+    said = LogEvent.objects.get(process=session.process, kind="said").body
+    assert (said["by"], said["text"]) == ("bob", "Do four instead.")
+    assert session.reported_cost_usd == pytest.approx(session.cost_usd)
+
+
+@programs(CLAUDE)
+def test_a_message_in_the_middle_of_a_turn_is_heard_after_the_tool_and_the_session_ends_by_itself(
+    desk: Desk,
+) -> None:
+    turns = [
+        {"run": "echo busy > busy.txt; until test -e .git/go; do true; done"},
+        {"write": {"path": "red.txt", "content": "red\n"}, "match": "bob, a person who follows your work"},
+        "Done.",
+    ]
+    story = desk.start(desk.open(turns))
+    desk.until_file(story, "busy.txt")
+    (session,) = desk.shop.sessions(story)
+    row, _ = talking.message(session, "Make it red.", actor=BOB)
+    row.refresh_from_db()
+    assert row.state == "told"
+    desk.shop.go(session)
+    desk.shop.until_ended(session)
+    assert (session.outcome, desk.fake.left("desk")) == ("done", 0), session.reason
+    assert "Make it red." in desk.said()
+    assert LogEvent.objects.filter(process=session.process, kind="said").count() == 1
+    assert not PermissionRequest.objects.exists()

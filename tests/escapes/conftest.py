@@ -1,0 +1,5 @@
+"""The escapes of real agents are tried in the shop of the end-to-end tests."""
+
+from tests.e2e.conftest import shop
+
+__all__ = ["shop"]
