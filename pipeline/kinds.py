@@ -30,6 +30,10 @@ class Handler(ABC):
     def spec(self, process: Process) -> dict[str, Any]:
         """The runner's order. Secrets are resolved here and never stored. May raise Refused: the process ends as not launched."""
 
+    def at_once(self, process: Process) -> dict[str, Any] | None:
+        """Do it here, without a child, where that takes milliseconds: its result. None = `spec` is asked for."""
+        return None
+
     def records(self, process: Process, records: Sequence[Record]) -> list[NewEvent]:
         """Pure parsing of whole records; may change `process.parser_state` (JSON), which is stored with the offset."""
         events = []

@@ -119,7 +119,9 @@ def end_of(session: Session, told: dict[str, Any], work: dict[str, Any]) -> End:
     moved = False
     if work.get("tip"):
         began = session.began_at_commit or session.base
-        moved = work.get("tree") != tree_of(conf.control_path(session.project.key), began)
+        moved = work["tip"] != began and work.get("tree") != tree_of(
+            conf.control_path(session.project.key), began
+        )
     return End(
         kind=str(told["kind"]),
         reason=str(told.get("reason") or ""),
@@ -208,7 +210,9 @@ def follow_branch(story: Story) -> None:
     """The story's branch in the control repository follows its newest work; a move that is lost is made by the next one."""
     control = conf.control_path(story.project.key)
     ref = f"refs/heads/{story.branch}"
-    set_story_branch(control, story.branch, story.tip, read_ref(control, ref))
+    stands = read_ref(control, ref)
+    if stands != story.tip:
+        set_story_branch(control, story.branch, story.tip, stands)
 
 
 def carry_out(story: Story, session: Session, decision: Decision, work: dict[str, Any]) -> None:

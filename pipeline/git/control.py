@@ -4,6 +4,7 @@ Only the server writes here, with its own configuration and no hooks. Refs move 
 two who race cannot both win and nobody's move is lost."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from pipeline.git import names
 from pipeline.git.command import GitError, checked, control_environment, git
 
+_ID = re.compile(rb"[0-9a-f]{40}(?:[0-9a-f]{24})?\n?")
 _CONFIG = """\
 [core]
 \trepositoryformatversion = {version}
@@ -86,11 +88,28 @@ def shallow_boundary(control: Path) -> str:
 
 
 def read_ref(control: Path, ref: str) -> str | None:
-    """The object id at a full ref name, or None."""
-    done = git(
-        control, "rev-parse", "--verify", "--quiet", "--end-of-options", names.check_ref(ref), ok=(0, 1)
-    )
+    """The object id at a full ref name, or None. Read as git reads it, the loose one before the packed, but
+    without a process (3 ms); what is no plain id is left to git."""
+    names.check_ref(ref)
+    try:
+        text = (control / ref).read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        if (control / "HEAD").exists():
+            return _packed_ref(control, ref)
+        text = b""
+    if _ID.fullmatch(text):
+        return text.decode().strip()
+    done = git(control, "rev-parse", "--verify", "--quiet", "--end-of-options", ref, ok=(0, 1))
     return done.stdout.decode().strip() or None if done.code == 0 else None
+
+
+def _packed_ref(control: Path, ref: str) -> str | None:
+    try:
+        text = (control / "packed-refs").read_bytes()
+    except FileNotFoundError:
+        return None
+    found = re.search(rb"^([0-9a-f]{40,64}) " + re.escape(ref.encode()) + rb"$", text, re.MULTILINE)
+    return found[1].decode() if found else None
 
 
 def list_refs(control: Path, prefix: str) -> dict[str, str]:
@@ -121,10 +140,9 @@ def delete_ref(control: Path, ref: str, old: str | None = None) -> None:
 
 def delete_refs(control: Path, refs: Iterable[str]) -> int:
     """Delete those of the refs that are there, wherever they stand; returns how many. Safe to repeat after a crash."""
-    wanted = {names.check_ref(ref) for ref in refs}
-    there = wanted & set(git(control, "for-each-ref", "--format=%(refname)").stdout.decode().split())
+    there = sorted(ref for ref in set(refs) if read_ref(control, ref) is not None)
     if there:
-        orders = "".join(f"delete {ref}\0\0" for ref in sorted(there)).encode()
+        orders = "".join(f"delete {ref}\0\0" for ref in there).encode()
         git(control, "update-ref", "-z", "--stdin", stdin=orders, timeout=60)
     return len(there)
 

@@ -77,6 +77,14 @@ def tree_of(control: Path, commit: str) -> str:
     return git(control, "rev-parse", "--verify", "--quiet", "--end-of-options", name).stdout.decode().strip()
 
 
+def tree_and_committer(control: Path, commit: str) -> tuple[str, str]:
+    """The tree's id of a commit and its committer's address. Raises GitError when the commit is absent."""
+    form = ("--no-show-signature", "--format=%T %ce")
+    said = git(control, "log", "-1", *form, names.check_commit(commit), "--").stdout.decode(errors="replace")
+    tree, _, address = said.strip().partition(" ")
+    return tree, address
+
+
 def is_ancestor(control: Path, ancestor: str, commit: str) -> bool:
     """Whether `ancestor` is reachable from `commit` (a commit is its own ancestor)."""
     arguments = ("merge-base", "--is-ancestor", names.check_commit(ancestor), names.check_commit(commit))

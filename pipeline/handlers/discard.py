@@ -14,7 +14,7 @@ from pipeline.git.names import base_pin, snapshot_ref
 from pipeline.handlers import teardown
 from pipeline.handlers.chore import order, order_of_steps
 from pipeline.models import Process
-from pipeline.processes.copies import move_to_trash
+from pipeline.processes.copies import delete_tree, is_small, move_to_trash
 from pipeline.processes.crashpoint import crashpoint
 from pipeline.services import processes
 
@@ -23,10 +23,25 @@ TRIES = 3
 
 
 class DiscardHandler(kinds.Handler):
+    def at_once(self, process: Process) -> dict[str, Any] | None:
+        keys = keys_of(process)
+        if not process.request.get("torn_down") and teardown.steps_before(process, keys):
+            return None
+        paths = [Path(path) for path in self._out_of_use(process, keys)]
+        if not all(is_small(path) for path in paths):
+            return None
+        for path in paths:
+            delete_tree(path)
+        return {"deleted": [str(path) for path in paths]}
+
     def spec(self, process: Process) -> dict[str, Any]:
         keys = keys_of(process)
         if not process.request.get("torn_down") and (steps := teardown.steps_before(process, keys)):
             return order_of_steps(process, steps)
+        return order(process, "discard", {"paths": self._out_of_use(process, keys)}, timeout=TIMEOUT)
+
+    def _out_of_use(self, process: Process, keys: list[str]) -> list[str]:
+        """Into the trash with what is asked for; all that lies there of it now."""
         for key in keys:
             copy = conf.copy_path(key)
             folders = [copy, copy.with_name(f"{key}.part")]
@@ -37,8 +52,7 @@ class DiscardHandler(kinds.Handler):
             for folder in folders:
                 move_to_trash(conf.home(), folder, key)
         crashpoint("copy-in-trash")
-        paths = [path for key in keys for path in trash_of(key)]
-        return order(process, "discard", {"paths": paths}, timeout=TIMEOUT)
+        return [path for key in keys for path in trash_of(key)]
 
     def ended(self, process: Process) -> None:
         processes.finish(process)

@@ -19,8 +19,8 @@ from typing import IO, Any
 
 from pipeline.git import names
 from pipeline.git.command import SERVER_EMAIL, GitError, git
-from pipeline.git.control import RefMoved, move_ref, object_format, read_ref
-from pipeline.git.reading import count_commits, is_ancestor, paths_changed, resolve, tree_of
+from pipeline.git.control import RefMoved, list_refs, move_ref, read_ref
+from pipeline.git.reading import count_commits, is_ancestor, paths_changed, resolve, tree_and_committer
 from pipeline.git.refusals import Refused
 from pipeline.processes import copies_store
 from pipeline.processes.copies_work import CopyGit
@@ -50,10 +50,11 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     ref = names.session_ref(key)
     made = read_ref(control, ref)
     if made is not None:
-        return _answer(control, key, base, made, notes=[])
+        kept = list_refs(control, f"{names.RECOVERED}{key}/")
+        return _answer(control, key, base, made, notes=[], recovered=kept)
     strict = bool(request.get("strict_objects")) or not request["confinement"]
     copies_store.examine(copy, control, strict=strict)
-    mended = copies_store.mend(copy, control, branch=branch, base=base, object_format=object_format(control))
+    mended = copies_store.mend(copy, control, branch=branch, base=base, object_format=_format(base))
     work = CopyGit(
         copy,
         request["confinement"],
@@ -91,7 +92,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     recovered = _keep(control, key, others) if whole else {}
     if not whole:
         notes.append("Commits of other branches could not be read and were left behind.")
-    if not is_ancestor(control, base, tip):
+    if tip != base and not is_ancestor(control, base, tip):
         recovered |= _keep(control, key, [tip])
         raise Refused(
             "not_descendant",
@@ -107,7 +108,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
             raise
         tip = moved.found  # another intake of the same session was first
     crashpoint("intake-ref-made")
-    return _answer(control, key, base, tip, notes=notes, head=head.branch or "detached")
+    return _answer(control, key, base, tip, notes=notes, recovered=recovered, head=head.branch or "detached")
 
 
 def take_in(control: Path, work: CopyGit, tips: list[str], others: list[str], base: str) -> bool:
@@ -170,23 +171,30 @@ def _keep(control: Path, key: str, commits: list[str]) -> dict[str, str]:
 
 
 def _answer(
-    control: Path, key: str, base: str, tip: str, *, notes: list[str], head: str | None = None
+    control: Path,
+    key: str,
+    base: str,
+    tip: str,
+    *,
+    notes: list[str],
+    recovered: dict[str, str],
+    head: str | None = None,
 ) -> dict[str, Any]:
-    tree = tree_of(control, tip)
-    committer = git(control, "log", "-1", "--no-show-signature", "--format=%ce", tip, "--").stdout.decode(
-        errors="replace"
-    )
-    prefix = f"{names.RECOVERED}{key}/"
-    listing = git(control, "for-each-ref", "--format=%(objectname) %(refname)", "--", prefix).stdout.decode()
+    before, _ = tree_and_committer(control, base)
+    tree, committer = tree_and_committer(control, tip) if tip != base else (before, "")
     return {
         "tip": tip,
         "tree": tree,
-        "changed": tree != tree_of(control, base),
-        "committed_by_server": tip != base and committer.strip() == SERVER_EMAIL,
-        "commits": count_commits(control, base, tip),
-        "files": paths_changed(control, base, tip, limit=_MOST_FILES),
+        "changed": tree != before,
+        "committed_by_server": committer == SERVER_EMAIL,
+        "commits": count_commits(control, base, tip) if tip != base else 0,
+        "files": paths_changed(control, before, tree, limit=_MOST_FILES) if tree != before else [],
         "ref": names.session_ref(key),
         "head": head,
-        "recovered": {ref: commit for commit, ref in (line.split(" ", 1) for line in listing.splitlines())},
+        "recovered": recovered,
         "notes": notes,
     }
+
+
+def _format(commit: str) -> str:
+    return "sha1" if len(commit) == 40 else "sha256"

@@ -6,6 +6,7 @@ it, its kind's handler says what its end means. Launching twice is harmless: the
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -80,9 +81,12 @@ def _still_prepared(process: Process) -> bool:
 
 
 def _launch(process: Process) -> bool:
+    handler = kinds.handler_of(process)
     try:
+        if (said := handler.at_once(process)) is not None:
+            return _done(process, said)
         with spawn.spare.take() as runner:  # it starts while the order is made
-            spec = kinds.handler_of(process).spec(process)
+            spec = handler.spec(process)
             identity = runner.order(conf.runs(), process.key, spec)
     except (Refused, spawn.SpawnFailed) as error:
         # Whoever takes the lock first decides whether a runner lives after all.
@@ -92,6 +96,32 @@ def _launch(process: Process) -> bool:
     ring()
     spawn.spare.refill()
     return True
+
+
+def _done(process: Process, said: dict[str, Any]) -> bool:
+    """What needed no child is over, as a chore that exited with this result."""
+    changed = Process.objects.filter(pk=process.pk, state=ProcessState.PREPARED).update(
+        state=ProcessState.EXITED,
+        exit=_exit(process, "exited", code=0),
+        parser_state={"last": json.dumps({"result": said})},
+        ended_at=timezone.now(),
+    )
+    if changed:
+        handle_end(process.pk)
+    return bool(changed)
+
+
+def _exit(process: Process, outcome: str, *, reason: str = "", code: int | None = None) -> dict[str, Any]:
+    """As a runner writes it, of a process that had none."""
+    return {
+        "version": 1,
+        "key": process.key,
+        "outcome": outcome,
+        "reason": reason,
+        "code": code,
+        "signal": None,
+        "log_size": 0,
+    }
 
 
 def adopt(process: Process, identity: Identity) -> bool:
@@ -118,17 +148,8 @@ def reclaim(process: Process, why: str = "it was not launched in time") -> bool:
         if identity is not None and adopt(process, identity):
             ring()
         return False
-    ended = {
-        "version": 1,
-        "key": process.key,
-        "outcome": "not_launched",
-        "reason": why,
-        "code": None,
-        "signal": None,
-        "log_size": 0,
-    }
     changed = Process.objects.filter(pk=process.pk, state=ProcessState.PREPARED).update(
-        state=ProcessState.LOST, exit=ended, ended_at=timezone.now()
+        state=ProcessState.LOST, exit=_exit(process, "not_launched", reason=why), ended_at=timezone.now()
     )
     if changed:
         logger.warning(

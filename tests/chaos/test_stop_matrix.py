@@ -28,11 +28,11 @@ HIDING: dict[str, list[Step]] = {
 SETTLED: Step = {"say": "all are started"}
 
 
-@pytest.fixture(params=[pytest.param("bubblewrap", marks=pytest.mark.needs_bubblewrap), "none"])
+@pytest.fixture(params=[pytest.param("bubblewrap", marks=pytest.mark.needs_bubblewrap), "limits"])
 def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(agents_conf, "STOP_GRACE_SECONDS", 0.2)
     name: str = request.param
-    if name == "none":
+    if name == "limits":
         monkeypatch.setattr(
             confine, "level_available", lambda: confine.Level("none", "Switched off by a test.")
         )
