@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import reverse
 
 from agents.models import Agent, Credential, Fitness, RuntimeCheck
-from agents.services import permissions
+from agents.services import logins, permissions
 from pipeline.models import Project
 from pipeline.needs import SHOWN, Button, Need
 
@@ -36,8 +36,8 @@ def _credentials(project: Project) -> list[Need]:
     refused = list(Credential.objects.filter(paused_until=None).exclude(paused_for=""))
     if not refused:
         return []
-    entries = Agent.objects.filter(project=project, configured=True).values_list("entry", flat=True)
-    names = {entry.get("credential") for entry in entries}
+    used = Agent.objects.filter(project=project, configured=True).values_list("runtime", "entry")
+    names = {logins.name_for(runtime, entry) for runtime, entry in used}
     rows = [row for row in refused if row.name in names]
     page = reverse("credentials")
     button = Button("Credentials", page, "credential.edit", link=True)

@@ -42,7 +42,9 @@ SHELL_TOOLS = ("run_command", "start_command", "check_command", "stop_command")
 # At 0.6, 1.2, 2.4 … seconds, or as the provider asks; after that the server waits, without holding an agent.
 PROVIDER_RETRIES = 4
 PERMISSION_SECONDS = 900.0  # the server answers before; this is for one that does not run
-LOG_IN = "Add one: ./huskies credential add NAME."
+LOG_IN = (
+    "Add one: ./huskies credential add NAME, with the runtime's name or that of the agent's `credential`."
+)
 INSTALL = f"Install them: {api_packages.COMMAND}."
 
 

@@ -15,6 +15,7 @@ import shutil
 import stat
 import uuid
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from .programs import (
     copied_into,
     instructions_of,
     is_plain,
+    log_in_with,
     login_files,
     look,
     model_of,
@@ -47,7 +49,7 @@ INSTALL = (
     "Install Claude Code (https://code.claude.com/docs/en/setup) so that `claude` is on the PATH, "
     "or name the program in HUSKIES_CLAUDE."
 )
-LOG_IN = "Log in with `claude` once on this host, or add a credential: ./huskies credential add NAME."
+LOG_IN = log_in_with("claude", "claude-code")
 
 
 class ClaudeCode:
@@ -209,9 +211,11 @@ def _tools(launch: Launch, offered: tuple[str, ...]) -> list[str]:
 
 
 def _limits(launch: Launch) -> list[str]:
+    entry = launch.agent_config
+    budgets = [entry[key] for key in ("max_budget_usd", "budget_left_usd") if entry.get(key) is not None]
     options = {
-        "max-turns": launch.agent_config.get("max_turns"),
-        "max-budget-usd": launch.agent_config.get("max_budget_usd"),
+        "max-turns": entry.get("max_turns"),
+        "max-budget-usd": min(budgets, key=Decimal, default=None),
         "append-system-prompt": instructions_of(launch),
     }
     # On a resume the program replays the first session's instructions, unless told not to. (Of a new

@@ -28,6 +28,7 @@ from .programs import (
     instructions_of,
     is_plain,
     key_of,
+    log_in_with,
     login_files,
     look,
     model_of,
@@ -50,7 +51,7 @@ INSTALL = (
     "Install Codex (https://developers.openai.com/codex) so that `codex` is on the PATH, "
     "or name the program in HUSKIES_CODEX."
 )
-LOG_IN = "Log in with `codex login` once on this host, or add a credential: ./huskies credential add NAME."
+LOG_IN = log_in_with("codex login", "codex")
 TARGETS = {"x86_64": ("x64", "x86_64"), "aarch64": ("arm64", "aarch64")}
 
 

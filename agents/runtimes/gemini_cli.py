@@ -31,6 +31,7 @@ from .programs import (
     instructions_of,
     is_plain,
     key_of,
+    log_in_with,
     login_files,
     look,
     model_of,
@@ -66,7 +67,7 @@ INSTALL = (
     "Install Gemini CLI (https://geminicli.com) and node 20 or newer, so that `gemini` and `node` are on the PATH, "
     "or name the program in HUSKIES_GEMINI."
 )
-LOG_IN = "Log in with `gemini` once on this host, or add a credential: ./huskies credential add NAME."
+LOG_IN = log_in_with("gemini", "gemini-cli")
 
 
 class GeminiCli(OneTurn):

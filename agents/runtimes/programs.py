@@ -182,6 +182,14 @@ def base_url_of(launch: Launch) -> str | None:
     return str(url) if url else None
 
 
+def log_in_with(command: str, runtime: str) -> str:
+    """What to do about a program that has a log-in of its own. Agents that name no credential take the one named after their runtime."""
+    return (
+        f"Log in with `{command}` once on this host and say that agents may use it: ./huskies credential add {runtime} --kind host_login; "
+        f"or give them a key: ./huskies credential add {runtime} < key.txt."
+    )
+
+
 def key_of(launch: Launch, program: str, log_in: str, provider: str) -> str:
     """The API key, empty where an address is named that wants none; raises `LaunchRefused` for anything else to log in with."""
     credential = launch.credential
@@ -191,9 +199,7 @@ def key_of(launch: Launch, program: str, log_in: str, provider: str) -> str:
         )
     key = credential.value if credential is not None else ""
     if not key and not base_url_of(launch):
-        raise LaunchRefused(
-            f"{program} has no key for {provider}. {log_in} Then name it in the agent's `credential`."
-        )
+        raise LaunchRefused(f"{program} has no key for {provider}. {log_in}")
     return key
 
 

@@ -79,13 +79,15 @@ def raised_usd(most: Decimal) -> Decimal:
 
 
 def for_program(entry: Mapping[str, Any], left: Decimal | None) -> dict[str, Any]:
-    """The entry as the program gets it: limits of its own stand where the server's end at the latest. `left`: of all shared budgets, in USD."""
+    """The entry as the program gets it: limits of its own stand where the server's end at the latest.
+
+    `left`, of all shared budgets in USD, comes as `budget_left_usd`: a program that keeps no budget need not refuse what nobody named for it.
+    """
     given = dict(entry)
     if given.get("max_turns"):
         given["max_turns"] = raised(int(given["max_turns"]))
-    own = given.get("max_budget_usd")
-    bounds = [raised_usd(Decimal(str(own)))] if own is not None else []
-    bounds += [left] if left is not None else []
-    if bounds:
-        given["max_budget_usd"] = str(min(bounds))
+    if given.get("max_budget_usd") is not None:
+        given["max_budget_usd"] = str(raised_usd(Decimal(str(given["max_budget_usd"]))))
+    if left is not None:
+        given["budget_left_usd"] = str(left)
     return given

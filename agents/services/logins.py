@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime
+from typing import Any
 
 from agents.models import Agent, Credential, Session
 from agents.models.credential import CredentialKind
-from agents.runtimes import base, get_runtime
+from agents.runtimes import RUNTIMES, base, get_runtime
 from agents.runtimes.base import LaunchRefused
 from agents.sealing import unseal
 from agents.services.credentials import allowed
 from pipeline import conf
 
 
+def name_for(runtime: str, entry: Mapping[str, Any]) -> str:
+    """The credential that an entry names. One that names neither a credential nor an address takes what has its runtime's name; "" = none."""
+    if entry.get("credential"):
+        return str(entry["credential"])
+    known = RUNTIMES.get(runtime)
+    return runtime if known is not None and known.provider and not entry.get("base_url") else ""
+
+
 def for_agent(agent: Agent) -> Credential | None:
-    """The credential that the agent's entry names; None when it names none, or one that is not there (see `hindrance`)."""
-    name = agent.entry.get("credential")
+    """None when it takes none, or one that is not there (see `hindrance`)."""
+    name = name_for(agent.runtime, agent.entry)
     return Credential.objects.filter(name=name).first() if name else None
 
 
 def hindrance(agent: Agent, now: datetime, logged_out: Collection[str] = ()) -> str:
     """Why the agent's credential keeps it from starting, "" if it does not. `logged_out`: the runtimes without a log-in on this host."""
-    name = agent.entry.get("credential")
+    name = name_for(agent.runtime, agent.entry)
     if not name:
         return ""
     credential = Credential.objects.filter(name=name).first()
+    if credential is None and not agent.entry.get("credential"):
+        return ""  # its program says best what it lacks
     if credential is None:
         return f"there is no credential {name!r}; an admin adds it with `credential add {name}` or on the credentials page"
     if credential.paused_for and (credential.paused_until is None or credential.paused_until > now):

@@ -30,7 +30,7 @@ from agents.models import Agent, Credential, Fitness, RuntimeCheck
 from agents.models.credential import CredentialKind
 from agents.runtimes import RUNTIMES, UnknownRuntime, get_runtime
 from agents.runtimes.base import LaunchRefused, Runtime
-from agents.services import breaker
+from agents.services import breaker, logins
 from pipeline import conf, events
 from pipeline.actors import SERVER, Actor
 from pipeline.exceptions import NotFound
@@ -174,8 +174,9 @@ def _due(row: RuntimeCheck, now: datetime) -> bool:
 
 def logs_in_here(name: str) -> int:
     """How many agents log in to the runtime with the host's own log-in."""
-    own = Credential.objects.filter(kind=CredentialKind.HOST_LOGIN).values_list("name", flat=True)
-    return Agent.objects.filter(configured=True, runtime=name, entry__credential__in=list(own)).count()
+    own = set(Credential.objects.filter(kind=CredentialKind.HOST_LOGIN).values_list("name", flat=True))
+    entries = Agent.objects.filter(configured=True, runtime=name).values_list("entry", flat=True)
+    return sum(logins.name_for(name, entry) in own for entry in entries)
 
 
 # -- a check -----------------------------------------------------------------------------------------------------------

@@ -117,8 +117,10 @@ def test_a_program_gets_what_is_left_of_all_budgets_and_its_own() -> None:
     spend(running, "1.25")
     left = spending.left(running, timezone.now())
     assert left == Decimal("0.75")
-    assert allowances.for_program({"max_budget_usd": "5"}, left)["max_budget_usd"] == "0.75"
-    assert allowances.for_program({"max_budget_usd": "0.50"}, left)["max_budget_usd"] == "0.600"
+    assert allowances.for_program({"max_budget_usd": "0.50"}, left) == {
+        "max_budget_usd": "0.600",
+        "budget_left_usd": "0.75",
+    }
     assert allowances.for_program({"max_turns": 10}, None) == {"max_turns": 12}
     spend(running, "5", seq=2)
     assert spending.left(running, timezone.now()) == Decimal("0.01"), "nothing would mean no limit"

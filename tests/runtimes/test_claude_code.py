@@ -82,6 +82,8 @@ def test_limits_and_tools_come_from_the_agents_entry(stand_in: Path, make_launch
     given = options(RUNTIME.command(make_launch(agent_config=config)))
     assert (given["max-turns"], given["max-budget-usd"], given["tools"]) == ("9", "1.50", "Read,Edit")
     assert (given["model"], options(RUNTIME.command(make_launch()))["model"]) == ("opus", "sonnet")
+    config |= {"budget_left_usd": "0.75"}
+    assert options(RUNTIME.command(make_launch(agent_config=config)))["max-budget-usd"] == "0.75"
     config = {"disallowed_tools": ["Bash(rm:*)", "W*"]}
     given = options(RUNTIME.command(make_launch(level="bubblewrap", agent_config=config)))
     assert (given["tools"], given["disallowedTools"]) == ("Bash,Read,Edit,Glob,Grep", "Bash(rm:*)")

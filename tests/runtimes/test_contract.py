@@ -116,6 +116,12 @@ def test_a_key_that_would_do_nothing_is_refused_by_name(name: str, key: str, lau
 
 
 @every_runtime
+def test_what_shared_budgets_leave_keeps_no_program_from_starting(runtime: Runtime, launch: Launch) -> None:
+    config = {**launch.agent_config, "budget_left_usd": "0.75"}
+    assert runtime.command(replace(launch, agent_config=config)).argv
+
+
+@every_runtime
 def test_an_answer_is_one_line_for_its_stdin_or_none(runtime: Runtime) -> None:
     for decision in (Decision(True), Decision(True, "session"), Decision(False, reason="No.\nNot here.")):
         line = runtime.answer(
