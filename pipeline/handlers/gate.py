@@ -54,6 +54,7 @@ class GateHandler(kinds.Handler):
                 "wall": min(sum(timeouts(file).values()) + 2 * CHECKOUT_TIMEOUT, 2_000_000.0),
                 "nofile": OPEN_FILES,
                 "nproc": PROCESSES,
+                "nice": confine.NICE,
             },
         }
 

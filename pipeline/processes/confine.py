@@ -30,6 +30,9 @@ LevelName = Literal["bubblewrap", "none"]
 LADDER = ("none", "limits", "bubblewrap", "bubblewrap+network")  # from the weakest to the strongest
 FORWARDER = Path(__file__).with_name("sidecar_forward.py")
 PORT_INSIDE = 13128  # where the way out is reached within a network namespace of its own
+NICE = 5
+"""What agents and gates run with, so that a host full of them still serves its board and starts others."""
+
 LIMITS = {"nofile": 65536, "nproc": 8192, "fsize": 64 * 2**30}
 """Bounds of every level but `none`. Processes count for the user on this host, not for one session: a stop for fork bombs, no budget."""
 
@@ -130,7 +133,7 @@ def is_confined(level: str) -> bool:
 
 def limits_of(level: str) -> dict[str, int | bool]:
     """The runner's limits that belong to a level."""
-    return {} if level == "none" else {**LIMITS, "no_new_privs": True}
+    return {"nice": NICE} if level == "none" else {**LIMITS, "nice": NICE, "no_new_privs": True}
 
 
 @functools.cache

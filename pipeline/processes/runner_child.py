@@ -191,6 +191,8 @@ def _become(step: Step, limits: Limits, fds: list[int], runner: int) -> None:
         for source, target in zip(fds, (0, 1, 2), strict=False):
             os.dup2(source, target)
         _raise_oom_score()
+        if step.main and limits.nice:
+            _yield(limits.nice)
         _lower(resource.RLIMIT_CORE, 0)
         _lower(resource.RLIMIT_NOFILE, limits.nofile)
         _lower(resource.RLIMIT_NPROC, limits.nproc)
@@ -209,13 +211,24 @@ def _become(step: Step, limits: Limits, fds: list[int], runner: int) -> None:
 
 
 def _raise_oom_score() -> None:
+    # Where /proc is read-only, as in some containers, the kernel then chooses by size alone.
+    _tell_kernel("/proc/self/oom_score_adj", _OOM_SCORE_ADJ)
+
+
+def _yield(nice: int) -> None:
+    """Let the server, and the making of other copies, go first. Where the kernel weighs sessions and not processes, it is told of the session."""
+    os.nice(nice)
+    _tell_kernel("/proc/self/autogroup", b"%d" % nice)
+
+
+def _tell_kernel(place: str, word: bytes) -> None:
     try:
-        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        fd = os.open(place, os.O_WRONLY | os.O_CLOEXEC)
         try:
-            os.write(fd, _OOM_SCORE_ADJ)
+            os.write(fd, word)
         finally:
             os.close(fd)
-    except OSError:  # a /proc that is read-only, as in some containers: the kernel then chooses by size alone
+    except OSError:
         return
 
 

@@ -57,7 +57,7 @@ def _count(value: object, what: str) -> int | None:
 
 
 class Limits:
-    """Bounds of one run. Times in seconds, `fsize` (of one file) in bytes, None = none."""
+    """Bounds of one run. Times in seconds, `fsize` (of one file) in bytes, None = none; `nice`: what the main step adds to its niceness."""
 
     __slots__ = (
         "fsize",
@@ -65,6 +65,7 @@ class Limits:
         "keep_ends",
         "lease",
         "log_bytes",
+        "nice",
         "no_new_privs",
         "nofile",
         "nproc",
@@ -89,6 +90,7 @@ class Limits:
         self.nofile = _count(raw.get("nofile"), "limits.nofile")
         self.nproc = _count(raw.get("nproc"), "limits.nproc")
         self.fsize = _count(raw.get("fsize"), "limits.fsize")
+        self.nice = _count(raw.get("nice"), "limits.nice")
         self.no_new_privs = raw.get("no_new_privs") is True
 
 

@@ -28,7 +28,7 @@ umask = os.umask(0)
 oom = int(open('/proc/self/oom_score_adj').read())
 limits = {name: resource.getrlimit(getattr(resource, 'RLIMIT_' + name))[0] for name in ('CORE', 'NOFILE')}
 print(json.dumps({'env': dict(os.environ), 'fds': fds, 'sid': os.getsid(0) == os.getpid(), 'umask': umask,
-    'group': os.getpgid(0) == os.getpid(), 'oom': oom, 'limits': limits, 'blocked': int(status['SigBlk'], 16),
+    'nice': os.nice(0), 'group': os.getpgid(0) == os.getpid(), 'oom': oom, 'limits': limits, 'blocked': int(status['SigBlk'], 16),
     'ignored': int(status['SigIgn'], 16), 'cwd': os.getcwd(), 'stdin': os.readlink('/proc/self/fd/0')}))
 """
 
@@ -56,14 +56,14 @@ def test_death_by_a_signal_is_told(finished: Start) -> None:
 def test_a_child_starts_in_a_clean_process(finished: Start, tmp_path: Path) -> None:
     # Without -I Python would itself change the environment.
     step = program(LOOK_AROUND, cwd=str(tmp_path), env={"PATH": PATH, "LANG": "C.UTF-8", "A": "b=c\nd"})
-    run = finished(step, nofile=100)
+    run = finished(step, nofile=100, nice=5)
     assert run.output(2) == []
     seen = json.loads(run.output()[0])
     assert seen["env"] == {"PATH": PATH, "LANG": "C.UTF-8", "A": "b=c\nd", "HUSKIES_SESSION": run.key}
     assert seen["fds"] == [0, 1, 2]
     assert seen["sid"] and seen["group"]
     assert seen["umask"] == 0o077
-    assert seen["oom"] == 500
+    assert (seen["oom"], seen["nice"]) == (500, os.nice(0) + 5)
     assert seen["limits"] == {"CORE": 0, "NOFILE": 100}
     assert seen["blocked"] == 0
     # Python itself ignores PIPE (13) and XFSZ (25) when it starts.
