@@ -65,11 +65,16 @@ def take_lock(home: Path, address: str) -> int:
             f"huskies already runs on the data folder {home}{who}. Stop that one first (Ctrl-C there, or ./huskies down), "
             "or name another folder in HUSKIES_HOME."
         ) from None
+    say_holder(fd, address)
+    forks.close_in_children.append(fd)
+    return fd
+
+
+def say_holder(fd: int, address: str) -> None:
+    """Who holds the lock, and where it is reached, as `lock_holder` reads it."""
     me = Identity.of(os.getpid())
     os.ftruncate(fd, 0)
     os.pwrite(fd, json.dumps({**(json.loads(me.to_json()) if me else {}), "address": address}).encode(), 0)
-    forks.close_in_children.append(fd)
-    return fd
 
 
 def require_local_disk(home: Path, mounts: str) -> None:

@@ -40,6 +40,9 @@ def test_the_printed_link_logs_the_first_admin_in_once(start: Start) -> None:
     except OSError as error:  # whatever it answers, it must not be a way in
         text = str(error)
     assert again.open(up.address + "/", timeout=10).geturl().startswith(up.address + "/login"), text
+    # From a shell that does not know at which port the server was started.
+    another = command(up.home, "login-link", "--json", HUSKIES_BIND="127.0.0.1:8000")
+    assert json.loads(another.stdout)["url"].startswith(f"{up.address}/login-link/")
     assert up.stop() == 0
 
 

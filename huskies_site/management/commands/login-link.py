@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand, CommandParser
 
 from huskies_site import loginlinks
+from huskies_site.stack.preflight import lock_holder
+from pipeline import conf
 from pipeline.commands import run_as_sentence, translated
 from pipeline.exceptions import NotFound
 
@@ -26,7 +29,9 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         user = translated(lambda: find_user(options["name"]) if options["name"] else loginlinks.first_admin())
-        url = loginlinks.address() + loginlinks.make_link(user)
+        holder = None if settings.HUSKIES_URL else lock_holder(conf.home())
+        # The server that runs may have been started with another HUSKIES_BIND than this shell has.
+        url = (holder[1] if holder else loginlinks.address()) + loginlinks.make_link(user)
         answer = {"user": user.get_username(), "url": url, "valid_seconds": loginlinks.VALID_SECONDS}
         self.stdout.write(json.dumps(answer) if options["as_json"] else url)
 

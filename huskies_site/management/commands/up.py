@@ -58,7 +58,7 @@ def start(*, drain: bool = False) -> int:
         # Settings were read before there was a key, and parts of Django keep what they read.
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
     try:
-        preflight.take_lock(home, loginlinks.address())
+        lock = preflight.take_lock(home, loginlinks.address())
     except preflight.CannotStart as error:
         hint = " To drain the one that runs: ./huskies host drain." if drain else ""
         raise preflight.CannotStart(f"{error}{hint}") from error
@@ -66,6 +66,7 @@ def start(*, drain: bool = False) -> int:
         say(f"ended {count} {'process' if count == 1 else 'processes'} of {name} that an earlier start left")
     listener = preflight.listen(*settings.HUSKIES_BIND)
     settings.HUSKIES_BIND = listener.getsockname()[:2]
+    preflight.say_holder(lock, loginlinks.address())
     if warning := preflight.systemd_warning():
         say(warning)
     parts.preload()
