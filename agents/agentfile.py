@@ -46,6 +46,7 @@ _long_text = fields.text(lines=True)
 _turns = fields.integer(1, 100_000)
 _time = fields.duration(timedelta(seconds=1), timedelta(seconds=1), timedelta(days=7))
 _memory = fields.size(64 * 2**20, 2**50)
+_disk = fields.size(2**20, 2**50)
 _session_time = fields.duration(timedelta(minutes=1), timedelta(seconds=1), timedelta(days=7))
 
 
@@ -68,6 +69,7 @@ class AgentEntry:
     inactivity_timeout: timedelta = INACTIVITY_TIMEOUT
     max_session_time: timedelta | None = None
     max_memory: int | None = None
+    max_disk: int | None = None
     credential: str | None = None
     base_url: str | None = None
     command: fields.Command | None = None
@@ -98,6 +100,7 @@ class AgentEntry:
             "inactivity_timeout": self.inactivity_timeout.total_seconds(),
             "max_session_time": self.max_session_time.total_seconds() if self.max_session_time else None,
             "max_memory": self.max_memory,
+            "max_disk": self.max_disk,
             "credential": self.credential,
             "base_url": self.base_url,
             "command": list(self.command) if isinstance(self.command, tuple) else self.command,
@@ -272,6 +275,7 @@ class AgentsParser:
             inactivity_timeout=table.read("inactivity_timeout", _time, INACTIVITY_TIMEOUT),
             max_session_time=table.read("max_session_time", _session_time, None),
             max_memory=table.read("max_memory", _memory, None),
+            max_disk=table.read("max_disk", _disk, None),
             credential=table.read("credential", _credential, None),
             base_url=table.read("base_url", base_url, None),
             command=fields.command(command) if command else None,

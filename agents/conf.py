@@ -22,6 +22,14 @@ START_SECONDS = 1800.0
 """From the claim to the agent's own start, the components' setup included."""
 FIRST_EVENT_SECONDS = 120.0
 """From the start of the program to its first event (agent-runtimes.md 10.4: 60 s on a quiet machine)."""
+DISK_MOST = 20 * 2**30
+"""Bytes that a session may hold on disk where its agent has no `max_disk`: copy, home and temporary files."""
+DISK_MOST_ENTRIES = 1_000_000
+"""Files and folders of the same."""
+DISK_STEP, DISK_STEP_ENTRIES = 2**30, 100_000
+"""By how much the disk becomes fuller before sessions are counted."""
+DISK_PAUSE_SECONDS = 10.0
+"""At least so long between two such counts."""
 TOOL_SILENCE_SECONDS = 3600.0
 """How long a tool that is known to run may say nothing; the runner's own bound, which holds while no server looks."""
 WARN_AT = 0.8

@@ -12,6 +12,7 @@ def register() -> None:
     from agents.runtimes import RUNTIMES
     from agents.services import (
         assigning,
+        filling,
         hosting,
         looking,
         permissions,
@@ -39,6 +40,7 @@ def register() -> None:
     sweeps.register("assign", 2.0, assigning.auto_assign)
     sweeps.register("sessions", 2.0, sessions.sweep)
     sweeps.register("watchdog", 2.0, watching.sweep)
+    sweeps.register("disk", 2.0, filling.sweep)
     sweeps.register("preflight", 2.0, preflight.sweep)
     sweeps.register("late-work", 5.0, hosting.save_late_work)
     merging.busy.append(looking.masters)

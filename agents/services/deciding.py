@@ -32,7 +32,7 @@ from pipeline.stages import Stage
 Next = Literal["gate", "retry", "crash", "again", "hold", "wait", "block"]
 Opens = Literal["", "credential", "limit", "agent", "runtime"]
 LIMITS = (Outcome.TURN_LIMIT, Outcome.BUDGET, Outcome.WALL_LIMIT)
-CRASHES = (Outcome.CRASHED, Outcome.HUNG, Outcome.OUTPUT_LIMIT, Outcome.MEMORY_LIMIT)
+CRASHES = (Outcome.CRASHED, Outcome.HUNG, Outcome.OUTPUT_LIMIT, Outcome.MEMORY_LIMIT, Outcome.DISK_LIMIT)
 FREE_DETAILS = ("not_begun", "server")
 """Free ends of which so many in a row are a fault of their own (NOT_BEGUN_CAP)."""
 NEW_CONVERSATION = ("conversation_missing", "conversation_in_use")

@@ -60,21 +60,27 @@ def look(session: Session, budgets: Budgets, held: int, now: datetime) -> None:
     watch = Watch.of(process.parser_state)
     if held > session.peak_memory:
         Session.objects.filter(pk=session.pk).update(peak_memory=held)
-    stop = _unfit(session, process, watch, held, now) if process.main_started else _slow_start(session, now)
-    stop = stop or _overspent(session, budgets)
-    if stop is None and process.main_started:
-        stop = _over_its_own(session, watch, budgets, now)
-    if stop is not None:
-        cause, why = stop
-        with transaction.atomic():
-            if sessions.request_stop(session, by=SERVER.name, cause=cause, why=why):
-                events.record(
-                    session.project_id,
-                    "session",
-                    story=session.story,
-                    text=f"session {session.pk} is stopped: {why}",
-                )
-        sessions.carry_out_stop(session.pk)
+    stop_it = (
+        _unfit(session, process, watch, held, now) if process.main_started else _slow_start(session, now)
+    )
+    stop_it = stop_it or _overspent(session, budgets)
+    if stop_it is None and process.main_started:
+        stop_it = _over_its_own(session, watch, budgets, now)
+    if stop_it is not None:
+        stop(session, *stop_it)
+
+
+def stop(session: Session, cause: StopCause, why: str) -> None:
+    """End it for this cause, told to people; its work is taken in as after every end."""
+    with transaction.atomic():
+        if sessions.request_stop(session, by=SERVER.name, cause=cause, why=why):
+            events.record(
+                session.project_id,
+                "session",
+                story=session.story,
+                text=f"session {session.pk} is stopped: {why}",
+            )
+    sessions.carry_out_stop(session.pk)
 
 
 def _slow_start(session: Session, now: datetime) -> Stop | None:

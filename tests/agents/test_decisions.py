@@ -10,7 +10,7 @@ from agents.runtimes.base import OutcomeKind
 from agents.services.deciding import Decision, End, decide
 from agents.states import Outcome, StopCause
 
-SERVERS_OWN = {"no_change", "memory_limit", "host_lost", "workspace_lost", "not_started"}
+SERVERS_OWN = {"no_change", "memory_limit", "disk_limit", "host_lost", "workspace_lost", "not_started"}
 """Outcomes that no output of a program can tell."""
 ends = st.builds(
     End,
@@ -65,7 +65,15 @@ def test_a_retry_is_charged_for_no_change_alone_and_a_crash_never_is_one(end: En
     decision = decide(end)
     if decision.next == "retry":
         assert not end.changed and end.kind in ("done", "no_change", "turn_limit", "budget")
-    if end.kind in ("crashed", "hung", "output_limit", "memory_limit", "lost", "workspace_lost"):
+    if end.kind in (
+        "crashed",
+        "hung",
+        "output_limit",
+        "memory_limit",
+        "disk_limit",
+        "lost",
+        "workspace_lost",
+    ):
         assert decision.next in ("crash", "gate", "again")
 
 

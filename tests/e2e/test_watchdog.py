@@ -162,6 +162,33 @@ def test_the_memory_of_all_its_processes_together_is_limited(shop: Shop) -> None
     assert (shop.repo / "a.txt").exists(), "its committed work was judged"
 
 
+def test_an_agent_that_fills_the_disk_is_stopped_and_its_committed_work_is_judged(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agents_conf, "DISK_STEP", 1)
+    monkeypatch.setattr(agents_conf, "DISK_PAUSE_SECONDS", 0.0)
+    project = shop.open()
+    limit(shop, max_disk=5_000_000)
+    fill = [{"run": "yes | head -c 8000000 > ignored.txt"}, {"say": "full"}, HANG]
+    first = [write("a.txt"), write(".gitignore", "ignored.txt\n"), {"commit": "Some work"}, *fill]
+    story = shop.start(project, first, [{"say": "again"}])
+    session = ended(shop, story)
+    assert session.outcome == "disk_limit" and nothing_is_left_of(session)
+    assert "more than 5,000,000 bytes on disk (max_disk)" in session.reason
+    story = shop.until_stage(story, "done")
+    assert (shop.repo / "a.txt").exists() and not (shop.repo / "ignored.txt").exists()
+
+
+def test_an_agent_that_makes_too_many_files_is_stopped(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agents_conf, "DISK_STEP_ENTRIES", 1)
+    monkeypatch.setattr(agents_conf, "DISK_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(agents_conf, "DISK_MOST_ENTRIES", 200)
+    story = shop.start(shop.open(), [{"run": "seq 300 | xargs touch"}, HANG], [write("b.txt")])
+    session = ended(shop, story)
+    assert (session.outcome, nothing_is_left_of(session)) == ("disk_limit", True)
+    assert "more than 200 files" in session.reason
+
+
 def test_silence_ends_a_session_but_not_while_a_tool_is_known_to_run(shop: Shop) -> None:
     project = shop.open()
     limit(shop, inactivity_timeout=1.0)
