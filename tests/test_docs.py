@@ -1,10 +1,13 @@
 """The docs name what exists."""
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 from django.core.management import get_commands
 
+from agents.agentfile import AgentEntry
+from pipeline.projectfile.schema import Component, Gate, ProjectFile
 from pipeline.transitions import VERBS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,6 +33,12 @@ def test_every_setting_of_ours_is_in_the_readme():
     settings = (ROOT / "huskies_site/settings.py").read_text()
     named = set(re.findall(r'env\.\w+\("(\w+)"', settings))
     assert [name for name in named if name not in readme] == []
+
+
+def test_every_key_of_the_project_file_is_in_the_readme():
+    readme = (ROOT / "README.md").read_text()
+    keys = {field.name for kind in (ProjectFile, Gate, Component, AgentEntry) for field in fields(kind)}
+    assert [name for name in keys - {"sections"} if f"`{name}`" not in readme] == []
 
 
 def test_every_room_that_the_architecture_names_exists():
