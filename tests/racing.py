@@ -57,5 +57,6 @@ def together(program: Path, orders: Sequence[Any], timeout: float) -> list[dict[
         for racer in racers:
             racer.kill()
             racer.wait()
-    assert [r["errors"] for r in results] == [[]] * len(racers)
+    errors = [error for result in results for error in result["errors"]]
+    assert not errors, "\n\n".join(map(str, errors))
     return results

@@ -109,10 +109,13 @@ class Churn:
         from agents.services import sessions
         from pipeline import moves
         from pipeline.actors import SERVER
+        from pipeline.models import Process
         from pipeline.services import processes
 
         session = Session.objects.select_related("story__project", "process").get(pk=pk)
         with transaction.atomic():
+            # As the end of every process does it: its row first.
+            Process.objects.select_for_update(of=("self",), no_key=True).get(pk=session.process_id)
             if sessions.close(session, outcome="done", reason="raced", saved=""):
                 assert session.process is not None
                 processes.finish(session.process)
