@@ -224,7 +224,7 @@ def give_up(name: str, *, actor: Actor, why: str = "", unheard: datetime | None 
         now = timezone.now()
         Host.objects.filter(pk=host.pk).update(lost_at=now, suspect_since=host.suspect_since or now)
         Act.objects.create(actor=actor.name, verb="host.lost", subject=f"host {name}", why=why)
-        # Processes before sessions before stories, as whoever handles an end locks them.
+        # Processes first, as whoever handles an end locks them; then stories, then sessions.
         said = {
             "version": 1,
             "outcome": "lost",
