@@ -5,7 +5,6 @@ with it or with a neighbour: no stash, hook, configuration or lock. The skeleton
 command fills the tree. The copy is made as `<copy>.part` and renamed last: a folder without `.part` is a
 whole copy."""
 
-import os
 import shutil
 import stat
 from collections.abc import Callable, Sequence
@@ -15,10 +14,11 @@ from typing import Any
 from pipeline.git import names
 from pipeline.git.command import control_environment
 from pipeline.git.control import shallow_boundary
+from pipeline.processes.disk import held
 
 Step = dict[str, Any]
 CHECKOUT_TIMEOUT = 900.0
-SMALL_ENTRIES, SMALL_BYTES, SMALL_DEPTH = 2_000, 64 << 20, 50
+SMALL_ENTRIES, SMALL_BYTES = 2_000, 64 << 20
 
 _CONFIG = """\
 [core]
@@ -148,23 +148,9 @@ def move_to_trash(home: Path, folder: Path, key: str) -> Path | None:
 
 
 def is_small(folder: Path) -> bool:
-    """Whether deleting it takes milliseconds: few entries, few bytes, no depths."""
-    entries = size = 0
-    levels = [(folder, 0)]
-    while levels:
-        place, depth = levels.pop()
-        try:
-            with os.scandir(place) as found:
-                for entry in found:
-                    entries += 1
-                    size += entry.stat(follow_symlinks=False).st_size
-                    if entries > SMALL_ENTRIES or size > SMALL_BYTES or depth > SMALL_DEPTH:
-                        return False
-                    if entry.is_dir(follow_symlinks=False):
-                        levels.append((Path(entry.path), depth + 1))
-        except OSError:  # a folder that may not be read: the chore unlocks it
-            return False
-    return True
+    """Whether deleting it takes milliseconds; False for what cannot be looked into, which the chore unlocks."""
+    found = next(held([folder], piece=SMALL_ENTRIES))
+    return found.entries < SMALL_ENTRIES and found.size < SMALL_BYTES and not found.unread
 
 
 def delete_tree(folder: Path) -> None:

@@ -7,10 +7,14 @@ from typing import NamedTuple
 
 
 class Held(NamedTuple):
-    """`entries`: files, folders and links; `size`: bytes on disk, so that a sparse file counts what it has."""
+    """`entries`: files, folders and links; `size`: bytes on disk, so that a sparse file counts what it has.
+
+    `unread`: folders that could not be looked into.
+    """
 
     entries: int
     size: int
+    unread: int = 0
 
 
 def held(folders: Iterable[Path], *, piece: int = 20_000) -> Iterator[Held]:
@@ -18,7 +22,7 @@ def held(folders: Iterable[Path], *, piece: int = 20_000) -> Iterator[Held]:
 
     No link is followed, and a file with several names in them counts once. What goes while it is counted is left out.
     """
-    entries = size = 0
+    entries = size = unread = 0
     seen: set[tuple[int, int]] = set()
     levels = [str(folder) for folder in folders]
     while levels:
@@ -39,7 +43,7 @@ def held(folders: Iterable[Path], *, piece: int = 20_000) -> Iterator[Held]:
                     if not is_folder and facts.st_nlink > 1:
                         seen.add(name)
                     if entries % piece == 0:
-                        yield Held(entries, size)
+                        yield Held(entries, size, unread)
         except OSError:
-            continue
-    yield Held(entries, size)
+            unread += 1
+    yield Held(entries, size, unread)
