@@ -9,7 +9,6 @@ Without bubblewrap it has no shell: it may read and edit files of its working co
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import stat
 import sys
@@ -32,6 +31,7 @@ from .programs import (
     key_of,
     model_of,
     plain_transcript,
+    tools_of,
 )
 
 AGENT = Path(__file__).with_name("api_agent.py")
@@ -165,24 +165,12 @@ def _memory(config: Path, launch: Launch) -> Path:
 def _tools(config: Mapping[str, Any], *, free: bool) -> list[str]:
     """The names of the tools that the model is offered: only whole ones can be allowed or refused."""
     offered = (*EDIT_TOOLS, *SHELL_TOOLS) if free else EDIT_TOOLS
-    allowed, refused = (
-        [str(one) for one in config.get(key) or ()] for key in ("allowed_tools", "disallowed_tools")
-    )
-    for one in (*allowed, *refused):
-        if "(" in one:
+    for one in (*(config.get("allowed_tools") or ()), *(config.get("disallowed_tools") or ())):
+        if "(" in str(one):
             raise LaunchRefused(
                 f"allowed_tools and disallowed_tools cannot hold {one!r}: this agent's tools are allowed whole. Name the tool."
             )
-    kept = [one for one in offered if (not allowed or _named(one, allowed)) and not _named(one, refused)]
-    if not kept:
-        raise LaunchRefused(
-            f"The agent's allowed_tools and disallowed_tools leave none of {', '.join(offered)}. Allow one."
-        )
-    return kept
-
-
-def _named(tool: str, names: list[str]) -> bool:
-    return any(fnmatch.fnmatchcase(tool, name) for name in names)
+    return tools_of(config, offered)
 
 
 def _line(value: Mapping[str, Any]) -> str:

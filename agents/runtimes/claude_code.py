@@ -206,7 +206,7 @@ def _tools(launch: Launch, offered: tuple[str, ...]) -> list[str]:
                 f"allowed_tools cannot hold {one!r}: Claude Code is offered whole tools here. "
                 "Name the tool, and forbid what it must not do in disallowed_tools."
             )
-    kept = tools_of(launch, offered)
+    kept = tools_of(launch.agent_config, offered)
     return [f"--tools={','.join(kept)}", *([f"--disallowedTools={','.join(rules)}"] if rules else [])]
 
 

@@ -163,7 +163,7 @@ def _settings(launch: Launch) -> dict[str, Any]:
         },
         "privacy": {"usageStatisticsEnabled": False},
         "telemetry": {"enabled": False},
-        "tools": {"core": tools_of(launch, TOOLS)},
+        "tools": {"core": tools_of(launch.agent_config, TOOLS)},
         "hooksConfig": {"enabled": False},
         "advanced": {"ignoreLocalEnv": True},
         "model": {"maxSessionTurns": int(config.get("max_turns") or -1)},

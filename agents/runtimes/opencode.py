@@ -99,7 +99,7 @@ def _settings(launch: Launch, model: str) -> dict[str, Any]:
     return {
         "autoupdate": False,
         "share": "disabled",
-        "permission": {"*": "deny", **dict.fromkeys(tools_of(launch, TOOLS), "allow")},
+        "permission": {"*": "deny", **dict.fromkeys(tools_of(launch.agent_config, TOOLS), "allow")},
         "provider": {
             "huskies": {
                 "npm": "@ai-sdk/openai-compatible",

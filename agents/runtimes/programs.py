@@ -203,10 +203,10 @@ def key_of(launch: Launch, program: str, log_in: str, provider: str) -> str:
     return key
 
 
-def tools_of(launch: Launch, offered: Iterable[str]) -> list[str]:
+def tools_of(entry: Mapping[str, Any], offered: Iterable[str]) -> list[str]:
     """The offered tools that the agent's entry leaves it; names may end with a star."""
-    allowed = [str(one) for one in launch.agent_config.get("allowed_tools") or ()]
-    refused = [str(one) for one in launch.agent_config.get("disallowed_tools") or ()]
+    allowed = [str(one) for one in entry.get("allowed_tools") or ()]
+    refused = [str(one) for one in entry.get("disallowed_tools") or ()]
     kept = [tool for tool in offered if (not allowed or _named(tool, allowed)) and not _named(tool, refused)]
     if not kept:
         raise LaunchRefused(

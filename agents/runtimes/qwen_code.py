@@ -117,7 +117,7 @@ def _name_of(copy: Path) -> str:
 def _settings(launch: Launch) -> dict[str, Any]:
     retries = int(launch.agent_config.get("provider_retries", PROVIDER_RETRIES))
     return {
-        "tools": {"core": tools_of(launch, TOOLS)},
+        "tools": {"core": tools_of(launch.agent_config, TOOLS)},
         "model": {"generationConfig": {"maxRetries": retries}},
         # Its memory would ask the model once more after each run.
         "memory": {"enableManagedAutoMemory": False, "enableManagedAutoDream": False},
