@@ -37,11 +37,14 @@ def helper_pid(run: Run) -> int:
 def test_a_helper_is_ready_before_the_step_that_needs_it_and_ends_with_the_run(
     prepared: Start, tmp_path: Path
 ) -> None:
-    place = tmp_path / "order"
-    slow = f"import sys, time; time.sleep(.2); open({str(place)!r}, 'w').write(sys.stdin.read()); print('ready', flush=True); time.sleep(1000)"
+    place, fifo = tmp_path / "order", tmp_path / "fifo"
+    os.mkfifo(fifo)
+    # It is ready only after the first step, which needs none, has looked.
+    slow = f"import sys; open({str(fifo)!r}).read(); open({str(place)!r}, 'w').write(sys.stdin.read()); print('ready', flush=True)"
+    slow += "; import signal; signal.pause()"
     run = begin(
         prepared,
-        shell(f"test -e {place} || echo early", name="copy", main=False),
+        shell(f"test -e {place} || echo early; : > {fifo}", name="copy", main=False),
         shell(f"wc -c < {place}", helped=True),
         helpers=[helper(slow, "x" * 200_000)],
     )
