@@ -131,6 +131,16 @@ def test_ctrl_c_ends_every_part(start: Start, home: Path) -> None:
     assert wait_until_none(home) == []
 
 
+def test_a_second_ctrl_c_ends_at_once_what_does_not_end_by_itself(start: Start, home: Path) -> None:
+    up = start().ready()
+    os.kill(up.parts["supervisor"], signal.SIGSTOP)  # it hears of no SIGTERM
+    up.child.send_signal(signal.SIGINT)
+    up.wait_for("Once more ends it at once")
+    assert up.stop() == 1
+    assert "Ending at once." in up.said + (up.child.stdout.read().decode() if up.child.stdout else "")
+    assert wait_until_none(home) == []
+
+
 def test_nothing_of_a_killed_up_lives_on(start: Start, home: Path) -> None:
     up = start().ready()
     assert len(processes_of(home)) >= 4
