@@ -63,9 +63,9 @@ def workers() -> int:
     forks.die_together()
     from django_q.cluster import Cluster
 
-    from pipeline.processes import spawn
+    from pipeline.processes.starting import fork_server
 
-    spawn.spare.kept = True
+    fork_server.start()  # one for all that this process forks
     logging.getLogger("django-q").setLevel(logging.WARNING)
     cluster: Any = Cluster()
     cluster.start()

@@ -1,5 +1,5 @@
-"""Chores: git work that may take long, as a program under a runner. `python -I -S chores.py NAME`, request on
-stdin.
+"""Chores: git work that may take long, as a step of a runner, which does it in a fork of itself: request on stdin. `python -I -S chores.py
+NAME` does the same by hand.
 
 A request is one JSON object. The last line of standard output is `{"result": {...}}`, or `{"refused":
 {"kind": ..., "message": ...}}` when something about the repository stands in the way; both end with code 0.
@@ -8,11 +8,13 @@ progress, for people."""
 
 import json
 import os
+import signal
 import sys
+import traceback
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -28,9 +30,7 @@ TROUBLE = 75  # EX_TEMPFAIL
 _TOWARDS_THE_PROJECT = {"fetch", "candidate", "land", "probe"}
 
 
-def chore_step(
-    name: str, request: dict[str, Any], *, python: str = sys.executable, timeout: float | None = None
-) -> dict[str, Any]:
+def chore_step(name: str, request: dict[str, Any], *, timeout: float | None = None) -> dict[str, Any]:
     """The runner step that does a chore. Those that talk to the project's own repository get the person's ssh
     agent and credential helpers, the others nothing of the machine."""
     if name not in CHORES:
@@ -40,7 +40,7 @@ def chore_step(
         environment["HUSKIES_CRASH"] = os.environ["HUSKIES_CRASH"]
     return {
         "name": name,
-        "argv": [python, "-I", "-S", str(Path(__file__).resolve()), name],
+        "chore": name,
         "cwd": "/",
         "env": environment,
         "stdin": json.dumps(request),
@@ -87,6 +87,24 @@ def main(arguments: list[str]) -> int:
         return TROUBLE
     print(json.dumps(answer), flush=True)
     return 0
+
+
+def as_child(name: str, environment: dict[str, str]) -> NoReturn:
+    """The whole life of a process that was forked for a chore, from a program that has one thread: never returns."""
+    code = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        os.closerange(
+            3, os.sysconf("SC_OPEN_MAX")
+        )  # as an exec would: a lock that is kept here would seem held
+        os.environ.clear()
+        os.environ.update(environment)
+        code = main([name])
+        sys.stdout.flush()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
 
 
 if __name__ == "__main__":

@@ -174,7 +174,7 @@ class Child:
 
 
 def _become(step: Step, limits: Limits, fds: list[int], runner: int) -> None:
-    """In the forked process: turn into the step's program. Never returns.
+    """In the forked process: turn into the step's program, or do its chore. Never returns.
 
     Everything else that the runner holds open is close-on-exec.
     """
@@ -201,6 +201,10 @@ def _become(step: Step, limits: Limits, fds: list[int], runner: int) -> None:
             raise OSError(EAGAIN, "the kernel refused to keep the child from new rights (prctl)")
         doing = f"entering the folder {step.cwd}"
         os.chdir(step.cwd)
+        if step.chore:
+            from pipeline.processes.chores import as_child
+
+            as_child(step.chore, step.env)
         doing = f"starting the program {step.argv[0]}"
         os.execvpe(step.argv[0], step.argv, step.env)  # noqa: S606
     except BaseException as error:

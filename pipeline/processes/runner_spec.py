@@ -95,10 +95,14 @@ class Limits:
 
 
 class Step:
-    """One step: a list of file operations (`files`), or a program (`argv`). A `helped` one waits until the helpers are ready."""
+    """One step: a list of file operations (`files`), a program (`argv`), or a chore of ours by its name, done in a fork of the runner.
+
+    A `helped` one waits until the helpers are ready.
+    """
 
     __slots__ = (
         "argv",
+        "chore",
         "cwd",
         "env",
         "files",
@@ -125,8 +129,9 @@ class Step:
         self.argv = [
             _text(word, f"a word of {name}.argv") for word in _list(raw.get("argv", []), f"{name}.argv")
         ]
-        if bool(self.argv) == (self.files is not None):
-            raise _fail(f"step {name} needs either a program or files")
+        self.chore = _text(raw.get("chore", ""), f"{name}.chore")
+        if bool(self.argv) + bool(self.chore) + (self.files is not None) != 1:
+            raise _fail(f"step {name} needs one of a program, a chore and files")
         self.cwd = _text(raw.get("cwd", "/"), f"{name}.cwd")
         env = _dict(raw.get("env", {}), f"{name}.env")
         self.env = {key: _text(item, f"{key} in {name}.env") for key, item in env.items()} | marker

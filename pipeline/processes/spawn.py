@@ -7,198 +7,24 @@ launch up takes the same lock first, so that a runner that comes late finds `voi
 import fcntl
 import json
 import os
-import select
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.processes.identity import Identity
-from pipeline.processes.runfolder import (
-    EXIT,
-    IDENTITY,
-    LAUNCH,
-    LOCK,
-    UNNAMED,
-    UNNAMED_ROOM,
-    VOID,
-    write_durably,
-)
+from pipeline.processes.runfolder import EXIT, IDENTITY, LAUNCH, LOCK, VOID, write_durably
+from pipeline.processes.starting import Begun
 
-RUNNER = Path(__file__).with_name("runner.py")
-START_SECONDS = 30.0
-SPARE_PAUSE = 0.5  # seconds; at once, its start would compete with that of the child just launched
 _PROBE_SECONDS = 0.05
-_MAX_REPORT = 65536
-
-
-class SpawnFailed(Exception):
-    """A process could not be started."""
-
-
-class Begun:
-    """A runner whose interpreter starts while its order is still being made. Without an order it goes home."""
-
-    def __init__(self, python: str = sys.executable) -> None:
-        """Raises SpawnFailed with a sentence."""
-        self.launcher = os.getpid()
-        try:
-            self._runner = subprocess.Popen(
-                [python, "-I", "-S", str(RUNNER)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env=_environment(),
-                cwd="/",
-                bufsize=0,
-            )
-        except OSError as error:
-            raise SpawnFailed(
-                f"A process could not be started: {python} cannot be run ({error.strerror})."
-            ) from error
-        self.pid = self._runner.pid
-
-    def __enter__(self) -> "Begun":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Its end, unless it has detached, which is the usual case. In a fork of its launcher: let go of it."""
-        for pipe in (self._runner.stdin, self._runner.stdout):
-            if pipe is not None:
-                pipe.close()
-        if self.launcher == os.getpid():
-            self._runner.kill()
-            self._runner.wait()
-
-    def waits(self) -> bool:
-        """Whether it is ours and lives: a fork of the launcher must not use its parent's."""
-        return self.launcher == os.getpid() and self._runner.poll() is None
-
-    def order(self, runs: Path, key: str, spec: dict[str, Any]) -> Identity:
-        """Have it carry out `spec` in the folder runs/<key>/, which is made when absent; returns when its
-        identity is durable.
-
-        Raises SpawnFailed with a sentence. After it, as after a crash, `give_up` tells whether a runner lives.
-        """
-        folder = runs / key
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise SpawnFailed(
-                f"Process {key} could not be started: its run folder {folder} cannot be made ({error.strerror})."
-            ) from error
-        until = time.monotonic() + START_SECONDS
-        self.hand_over(json.dumps({"folder": str(folder.absolute()), "spec": spec}).encode(), until)
-        return _identity(key, self.said(until))
-
-    def hand_over(self, order: bytes, until: float) -> None:
-        """Through a pipe, so that secrets in an order never reach a disk. What a runner says that does not take
-        it is read afterwards."""
-        assert self._runner.stdin is not None  # noqa: S101
-        fd = self._runner.stdin.fileno()
-        os.set_blocking(fd, False)
-        poll = select.poll()
-        poll.register(fd, select.POLLOUT)
-        rest = memoryview(order)
-        with suppress(BrokenPipeError):
-            while rest and (left := until - time.monotonic()) > 0:
-                if poll.poll(min(left, START_SECONDS) * 1000):
-                    rest = rest[os.write(fd, rest) :]
-        self._runner.stdin.close()  # a part of an order is no order
-
-    def said(self, until: float) -> bytes:
-        """Its first line, or what it said before it ended."""
-        assert self._runner.stdout is not None  # noqa: S101
-        fd = self._runner.stdout.fileno()
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
-        said = b""
-        while len(said) < _MAX_REPORT and (left := until - time.monotonic()) > 0:
-            if not poll.poll(min(left, START_SECONDS) * 1000):
-                break
-            more = os.read(fd, _MAX_REPORT)
-            said += more
-            # A warning of the interpreter may stand before the report.
-            if not more or (said.endswith(b"\n") and said.splitlines()[-1].startswith(b"{")):
-                break
-        return said
 
 
 def spawn(runs: Path, key: str, spec: dict[str, Any], python: str = sys.executable) -> Identity:
-    """`Begun` and `order` in one."""
-    with Begun(python) as runner:
+    """Begin a runner by itself and give it its order. Raises SpawnFailed."""
+    with Begun().alone(python) as runner:
         return runner.order(runs, key, spec)
-
-
-class Spare:
-    """One runner in advance, for a launcher that lives long: its interpreter's start, 20 to 30 ms, is then not
-    waited for (measured). It dies with its launcher."""
-
-    def __init__(self, pause: float = SPARE_PAUSE) -> None:
-        self.kept = False  # whether this process, and its forks from now on, keep one
-        self.begun: Begun | None = None
-        self._pause = pause
-        self._due = False
-        self._lock = threading.Lock()
-
-    def take(self) -> Begun:
-        """The spare one, or a fresh one. Raises SpawnFailed."""
-        with self._lock:
-            begun, self.begun = self._living(), None
-        return begun or Begun()
-
-    def refill(self) -> None:
-        """Begin the next one soon, where one is kept."""
-        if self.kept and not self._due:
-            self._due = True
-            timer = threading.Timer(self._pause, self._begin)
-            timer.daemon = True
-            timer.start()
-
-    def _begin(self) -> None:
-        self._due = False
-        with self._lock:
-            self.begun = self._living()
-            if self.begun is None:
-                with suppress(SpawnFailed):  # whoever needs it will try again, and say so
-                    self.begun = Begun()
-
-    def _living(self) -> Begun | None:
-        if self.begun is None or self.begun.waits():
-            return self.begun
-        self.begun.close()
-        return None
-
-
-spare = Spare()
-
-
-def _environment() -> dict[str, str]:
-    allowed = {name: os.environ[name] for name in ("PATH", "LANG", "HUSKIES_CRASH") if name in os.environ}
-    return {**allowed, UNNAMED: "-" * UNNAMED_ROOM}
-
-
-def _identity(key: str, said: bytes) -> Identity:
-    text = said.decode("utf-8", "replace").strip()
-    try:
-        report = json.loads(text.splitlines()[-1])
-    except (ValueError, IndexError):
-        report = None
-    if not isinstance(report, dict):
-        what = (
-            f"its runner said: {text[-1000:]}" if text else "its runner said nothing and may have been killed"
-        )
-        raise SpawnFailed(f"Process {key} could not be started: {what}.")
-    if report.get("ready") is not True:
-        raise SpawnFailed(f"Process {key} could not be started. {report.get('error')}")
-    return Identity(report["pid"], report["start_time"], report["boot_id"])
 
 
 def give_up(runs: Path, key: str) -> Literal["void", "alive", "finished"]:

@@ -23,6 +23,7 @@ from pipeline.prepared import insert
 from pipeline.processes import control, spawn
 from pipeline.processes.crashpoint import crashpoint
 from pipeline.processes.identity import Identity
+from pipeline.processes.starting import SpawnFailed, fork_server
 
 logger = logging.getLogger("huskies.processes")
 
@@ -85,16 +86,15 @@ def _launch(process: Process) -> bool:
     try:
         if (said := handler.at_once(process)) is not None:
             return _done(process, said)
-        with spawn.spare.take() as runner:  # it starts while the order is made
+        with fork_server.begin() as runner:  # it starts while the order is made
             spec = handler.spec(process)
             identity = runner.order(conf.runs(), process.key, spec)
-    except (Refused, spawn.SpawnFailed) as error:
+    except (Refused, SpawnFailed) as error:
         # Whoever takes the lock first decides whether a runner lives after all.
         return not reclaim(process, str(error))
     crashpoint("launch-after-spawn")
     adopt(process, identity)
     ring()
-    spawn.spare.refill()
     return True
 
 

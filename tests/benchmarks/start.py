@@ -12,7 +12,7 @@ from agents.models import Session
 from agents.services import pool
 from pipeline import conf
 from pipeline.actors import OPERATOR_ON_HOST
-from pipeline.processes import confine, spawn
+from pipeline.processes import confine, starting
 from pipeline.services import processes
 from tests.benchmarks.floors import BareStart
 from tests.benchmarks.measure import Row, Sample, milliseconds, ratio, take_turns, wait_for
@@ -73,7 +73,7 @@ class Starts:
 
 def measure(rounds: int) -> list[Row]:
     level = confine.level_available()
-    spawn.spare.kept = True  # as in a worker
+    starting.fork_server.start()  # as in a worker
     prefix: list[str] = []
     with served(coders=2) as world:
         starts = Starts(world)

@@ -93,10 +93,10 @@ def chore_program(
     name: str, request: dict[str, Any], *, crash: str = "", **environment: str
 ) -> subprocess.CompletedProcess[bytes]:
     """Do a chore as the program that a runner starts; `crash` names the point at which it is killed."""
-    step = chores.chore_step(name, request, python=sys.executable)
+    step = chores.chore_step(name, request)
     surroundings = step["env"] | environment | ({"HUSKIES_CRASH": crash} if crash else {})
     return subprocess.run(
-        step["argv"],
+        [sys.executable, "-I", "-S", chores.__file__, step["chore"]],
         input=step["stdin"].encode(),
         env=surroundings,
         cwd=step["cwd"],

@@ -14,7 +14,8 @@ import pytest
 from pipeline.processes.identity import Identity, is_alive
 from pipeline.processes.logfile import read_records
 from pipeline.processes.runner_start import CRASH_POINTS
-from pipeline.processes.spawn import SpawnFailed, give_up, read_exit, read_identity, runner_alive
+from pipeline.processes.spawn import give_up, read_exit, read_identity, runner_alive
+from pipeline.processes.starting import SpawnFailed
 from pipeline.processes.sweep import sweep_marked
 from tests.processes.runs import Run, program, shell, until, wait_end
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.processes.spawn import SpawnFailed
+from pipeline.processes.starting import SpawnFailed
 from tests.processes.runs import PATH, Run, program, shell
 
 Start = Callable[..., Run]
@@ -192,7 +192,7 @@ def test_a_file_step_that_fails_ends_the_run_with_a_sentence(finished: Start, tm
     [
         ({"version": 2}, "its version is 2 and this runner speaks version 1"),
         ({"steps": []}, "it has no steps"),
-        ({"steps": [{"name": "x"}]}, "step x needs either a program or files"),
+        ({"steps": [{"name": "x"}]}, "step x needs one of a program, a chore and files"),
         ({"steps": [{"name": "x", "argv": ["a\0b"]}]}, "step x has a NUL character"),
         (
             {"steps": [{"name": "x", "files": [["write", "here", "", 0o600]]}]},
