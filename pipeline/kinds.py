@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from pipeline import conf
 from pipeline.models import Process
-from pipeline.processes.logfile import CONTINUED, NOTE, STDERR, STDOUT, Record
+from pipeline.processes import spawn
+from pipeline.processes.logfile import NOTE, STDERR, Record
 
 LINE_BYTES = 16_384
 
@@ -24,7 +26,7 @@ class NewEvent(NamedTuple):
 
 
 class Handler(ABC):
-    """What a kind of process does; the defaults keep its lines as events and its last line of stdout for `result`."""
+    """What a kind of process does; by default its lines are events."""
 
     @abstractmethod
     def spec(self, process: Process) -> dict[str, Any]:
@@ -38,8 +40,6 @@ class Handler(ABC):
         """Pure parsing of whole records; may change `process.parser_state` (JSON), which is stored with the offset."""
         events = []
         for record in records:
-            if record.stream == STDOUT:
-                keep_last_line(process, record)
             event = as_event(record)
             if event:
                 events.append(event)
@@ -93,30 +93,13 @@ def as_event(record: Record) -> NewEvent | None:
     return NewEvent("line", body, when(record))
 
 
-def keep_last_line(process: Process, record: Record, limit: int = 2_000_000) -> None:
-    """Chores say their result in their last line; a long line comes as several records."""
-    state = process.parser_state
-    if not state.pop("open", False):
-        state["last"] = ""
-    if len(state.get("last", "")) < limit:
-        state["last"] = state.get("last", "") + record.data.decode("utf-8", "replace")
-    if record.flags & CONTINUED:
-        state["open"] = True
-
-
 def result(process: Process) -> dict[str, Any]:
-    """What a chore said: {"result": {...}}, {"refused": {"kind", "message", ...}}, or {"failed": sentence} when it did not get that far."""
+    """What came of a chore: {"result": {...}}, {"refused": {"kind", "message", ...}}, or {"failed": sentence} when it did not get that far."""
     ended = process.exit or {}
-    if process.state == "lost" or ended.get("outcome") != "exited" or ended.get("code") != 0:
-        how = ended.get("outcome", "lost")
-        tail = process.parser_state.get("last", "")[-500:]
-        return {
-            "failed": f"The {process.kind} process {process.key} did not finish ({how}, exit {ended.get('code')}). {tail}".strip()
-        }
-    try:
-        said = json.loads(process.parser_state.get("last", ""))
-    except ValueError:
-        said = None
-    if isinstance(said, dict) and ("result" in said or "refused" in said):
+    said = ended.get("answer") or spawn.read_answer(conf.runs(), process.key)
+    if said is not None:
         return said
-    return {"failed": f"The {process.kind} process {process.key} ended without saying a result."}
+    how = ended.get("outcome", "lost")
+    return {
+        "failed": f"The {process.kind} process {process.key} did not finish ({how}, exit {ended.get('code')})."
+    }

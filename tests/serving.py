@@ -40,10 +40,7 @@ class Server:
         deadline = time.monotonic() + seconds
         while not reached():
             if time.monotonic() > deadline:
-                rows = [
-                    f"{p}: {p.exit} {p.parser_state.get('last', '')[-300:]}"
-                    for p in Process.objects.order_by("-pk")[:10]
-                ]
+                rows = [f"{p}: {p.exit}" for p in Process.objects.order_by("-pk")[:10]]
                 raise AssertionError(
                     f"{what} was not reached within {seconds:g} s. Processes:\n" + "\n".join(rows)
                 )

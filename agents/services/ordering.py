@@ -19,6 +19,7 @@ from agents.services import (
     permissions,
     prompting,
     reaching,
+    saving,
     spending,
     telling,
 )
@@ -167,6 +168,7 @@ def _steps(session: Session, way: reaching.Way, command: Command, carried: list[
         {
             "name": "agent",
             "main": True,
+            "optional": True,  # its work is saved however it ended
             "argv": confine.confined(command.argv, **place, guarded=protected),
             "cwd": str(conf.home() if confine.is_confined(session.sandbox) else copy),
             "env": way.environment(command.env),
@@ -178,7 +180,7 @@ def _steps(session: Session, way: reaching.Way, command: Command, carried: list[
             **helped,
         }
     )
-    return steps
+    return [*steps, saving.last_step(session)]
 
 
 def _unapproved(session: Session, control: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """Saving a session's work: the intake of its commits, and of what it left uncommitted, into the control repository.
 
-It is a process of its own, after the agent's is verified dead: confined like the session, since the copy is hostile (rules.md, Git).
+Its own runner does it once the agent is verified dead, as the last step. What ended otherwise (stopped, killed, lost) or was not saved in that
+step gets a process of its own. Either way it is confined like the session, since the copy is hostile (rules.md, Git).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pipeline import conf, kinds
 from pipeline.handlers.chore import order
 from pipeline.models import Process
 from pipeline.processes import confine
+from pipeline.processes.chores import chore_step
 from pipeline.services import processes
 
 
@@ -29,28 +31,48 @@ def prepare_intake(session: Session, *, tries: int) -> Process:
     )
 
 
+LAST_STEP_SECONDS = 60.0
+"""What the session's own runner takes for it at most: longer, and it has a page, tries and a time of its own."""
+
+
+def last_step(session: Session) -> dict[str, Any]:
+    """The step of the session's own runner that saves its work. Whatever comes of it, the session ended as its agent did."""
+    return chore_step("intake", _request(session), timeout=LAST_STEP_SECONDS) | {
+        "name": "save",
+        "main": False,
+        "optional": True,
+    }
+
+
+def saved(session: Session, process: Process) -> dict[str, Any] | None:
+    """What came of that step, None = it has to be done yet. An agent that could not be stopped whole may still write in its copy."""
+    said = kinds.result(process)
+    return said if "failed" not in said else None
+
+
+def _request(session: Session) -> dict[str, Any]:
+    control, copy = conf.control_path(session.project.key), conf.copy_path(session.key)
+    prefix = confine.confined(
+        [],
+        level=session.sandbox,
+        writable=[copy],
+        readable=[control / "objects"],
+        hidden=conf.hidden(),
+        network=False,
+        cwd=copy,
+    )
+    return of_work(session, f"What {session.agent.name} left uncommitted") | {
+        "confinement": prefix,
+        "strict_objects": not confine.is_confined(session.sandbox),
+    }
+
+
 class IntakeHandler(kinds.Handler):
     def spec(self, process: Process) -> dict[str, Any]:
         session = Session.objects.select_related("story", "project", "agent").get(
             pk=process.request["session"]
         )
-        control, copy = conf.control_path(session.project.key), conf.copy_path(session.key)
-        prefix = confine.confined(
-            [],
-            level=session.sandbox,
-            writable=[copy],
-            readable=[control / "objects"],
-            hidden=conf.hidden(),
-            network=False,
-            cwd=copy,
-        )
-        by_itself = (session.told or {}).get("kind") in ("done", "turn_limit", "budget")
-        request = of_work(session, f"What {session.agent.name} left uncommitted") | {
-            "mode": "commit" if by_itself else "save",
-            "confinement": prefix,
-            "strict_objects": not confine.is_confined(session.sandbox),
-        }
-        return order(process, "intake", request, timeout=1200)
+        return order(process, "intake", _request(session), timeout=1200)
 
     def ended(self, process: Process) -> None:
         rows = Session.objects.select_related("story", "project", "agent")

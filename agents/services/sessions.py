@@ -200,7 +200,9 @@ class AgentHandler(kinds.Handler):
         Session.objects.filter(pk=session.pk).update(told=told)
         session.told = told
         permissions.withdraw(session)
-        if conf.copy_path(session.key).exists():
+        if said := saving.saved(session, process):
+            deciding.conclude(session, said)
+        elif conf.copy_path(session.key).exists():
             session.saving = saving.prepare_intake(session, tries=0)
             Session.objects.filter(pk=session.pk).update(saving=session.saving)
             events.record(session.project_id, "session", story=session.story)

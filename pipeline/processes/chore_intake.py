@@ -9,7 +9,7 @@ copy.
 
 Only what HEAD reaches and what descends from the base counts. Commits of other refs are kept at
 `refs/huskies/recovered/<key>/`, so that nothing an agent committed is lost. Request: `control`, `copy`,
-`branch`, `base`, `key`, `mode` (commit, save), `message`, `author` {name, email}, `confinement` (a command
+`branch`, `base`, `key`, `message`, `author` {name, email}, `confinement` (a command
 prefix or []), `strict_objects`, and optionally `limit` (seconds for each command), `most_bytes`."""
 
 import re
@@ -43,10 +43,6 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     copy = names.check_folder(request["copy"])
     key, base = names.check_key(request["key"]), names.check_commit(request["base"])
     branch = names.check_branch(request["branch"])
-    if request["mode"] not in ("commit", "save"):
-        raise ValueError(
-            f"There is no mode {request['mode']!r} of taking work in; there are commit and save."
-        )
     ref = names.session_ref(key)
     made = read_ref(control, ref)
     if made is not None:

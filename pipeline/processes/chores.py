@@ -1,10 +1,8 @@
-"""Chores: git work that may take long, as a step of a runner, which does it in a fork of itself: request on stdin. `python -I -S chores.py
-NAME` does the same by hand.
+"""Chores: git work that may take long, as a step of a runner, which does it in a fork of itself. Request: JSON on stdin.
 
-A request is one JSON object. The last line of standard output is `{"result": {...}}`, or `{"refused":
-{"kind": ..., "message": ...}}` when something about the repository stands in the way; both end with code 0.
-Code 75 is trouble of the machine (disk full, git killed, no answer): the server tries again. Other lines are
-progress, for people."""
+The answer is one JSON object, in the file `answer` of the run folder: `{"result": {...}}`, `{"refused": {"kind": ..., "message": ...}}` when
+something about the repository stands in the way (both end with code 0), or `{"failed": SENTENCE}` with code 75: trouble of the machine (disk
+full, git killed, no answer), and the server tries again. Lines on stdout are progress, for people."""
 
 import json
 import os
@@ -13,16 +11,13 @@ import sys
 import traceback
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from typing import Any, NoReturn
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from pipeline.git.command import GitError, control_environment, network_environment
 from pipeline.git.control import RefMoved
 from pipeline.git.names import HostileName
 from pipeline.git.refusals import Refused
+from pipeline.processes.runfolder import ANSWER, write_durably
 
 Chore = Callable[[dict[str, Any]], dict[str, Any]]
 CHORES = ("fetch", "intake", "snapshot", "candidate", "land", "probe", "discard", "repack")
@@ -52,17 +47,12 @@ def chore_step(name: str, request: dict[str, Any], *, timeout: float | None = No
     }
 
 
-def read_answer(stdout: bytes) -> dict[str, Any]:
-    """The answer in a chore's whole standard output: the result. Raises Refused as the chore did, ValueError
-    when the output holds no answer (the chore was killed)."""
-    lines = stdout.strip().splitlines()
-    answer = json.loads(lines[-1]) if lines else None
-    if isinstance(answer, dict) and isinstance(answer.get("result"), dict):
-        return dict(answer["result"])
-    if isinstance(answer, dict) and isinstance(answer.get("refused"), dict):
+def answered(answer: dict[str, Any]) -> dict[str, Any]:
+    """The result in a chore's answer. Raises Refused as the chore did."""
+    if "refused" in answer:
         data = dict(answer["refused"])
         raise Refused(str(data.pop("kind")), str(data.pop("message")), **data)
-    raise ValueError("The chore's output holds no answer: it did not get to its end.")
+    return dict(answer["result"])
 
 
 def find_chore(name: str) -> Chore:
@@ -71,26 +61,20 @@ def find_chore(name: str) -> Chore:
     return chore
 
 
-def main(arguments: list[str]) -> int:
-    """Do the chore that the command line names with the request on stdin; returns the exit code."""
-    if len(arguments) != 1 or arguments[0] not in CHORES:
-        print(f"Name one chore: {', '.join(CHORES)}.", file=sys.stderr)
-        return 64
+def answer_to(name: str, request: dict[str, Any]) -> dict[str, Any]:
+    """Do a chore here and say what came of it."""
     try:
-        answer = {"result": find_chore(arguments[0])(json.load(sys.stdin))}
+        return {"result": find_chore(name)(request)}
     except Refused as refused:
-        answer = {"refused": refused.to_json()}
+        return {"refused": refused.to_json()}
     except HostileName as problem:
-        answer = {"refused": {"kind": "hostile_name", "message": str(problem)}}
+        return {"refused": {"kind": "hostile_name", "message": str(problem)}}
     except (GitError, RefMoved, OSError) as problem:
-        print(f"The chore {arguments[0]} did not get through: {problem}", file=sys.stderr)
-        return TROUBLE
-    print(json.dumps(answer), flush=True)
-    return 0
+        return {"failed": f"The chore {name} did not get through: {problem}"}
 
 
 def as_child(name: str, environment: dict[str, str]) -> NoReturn:
-    """The whole life of a process that was forked for a chore, from a program that has one thread: never returns."""
+    """The whole life of a process that a runner, which has one thread, forked for a chore in its run folder. Never returns."""
     code = 1
     try:
         signal.set_wakeup_fd(-1)
@@ -99,13 +83,13 @@ def as_child(name: str, environment: dict[str, str]) -> NoReturn:
         )  # as an exec would: a lock that is kept here would seem held
         os.environ.clear()
         os.environ.update(environment)
-        code = main([name])
+        folder = os.getcwd()  # noqa: PTH109
+        os.chdir("/")
+        answer = answer_to(name, json.load(sys.stdin))
+        write_durably(folder, ANSWER, json.dumps(answer).encode())
+        code = TROUBLE if "failed" in answer else 0
         sys.stdout.flush()
     except BaseException:
         traceback.print_exc()
     finally:
         os._exit(code)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

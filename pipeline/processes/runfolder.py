@@ -2,7 +2,7 @@
 
 `launch` is held (flock) by whoever launches it just now, `lock` by the runner for as long as it lives; `void`
 says that the launch was given up; `identity` says which process the runner is; `log` is what the child wrote;
-`exit` says how it ended; `control` is the runner's socket.
+`answer` is what its chore came to; `exit` says how it ended; `control` is the runner's socket.
 """
 # pathlib would cost every runner 5 ms and 1 MB.
 # ruff: noqa: PTH104
@@ -14,6 +14,7 @@ LAUNCH = "launch"
 VOID = "void"
 IDENTITY = "identity"
 LOG = "log"
+ANSWER = "answer"
 EXIT = "exit"
 CONTROL = "control"
 

@@ -199,12 +199,12 @@ def _become(step: Step, limits: Limits, fds: list[int], runner: int) -> None:
         _lower(resource.RLIMIT_FSIZE, limits.fsize)
         if limits.no_new_privs and _prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
             raise OSError(EAGAIN, "the kernel refused to keep the child from new rights (prctl)")
-        doing = f"entering the folder {step.cwd}"
-        os.chdir(step.cwd)
         if step.chore:
             from pipeline.processes.chores import as_child
 
             as_child(step.chore, step.env)
+        doing = f"entering the folder {step.cwd}"
+        os.chdir(step.cwd)
         doing = f"starting the program {step.argv[0]}"
         os.execvpe(step.argv[0], step.argv, step.env)  # noqa: S606
     except BaseException as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.processes.identity import Identity
-from pipeline.processes.runfolder import EXIT, IDENTITY, LAUNCH, LOCK, VOID, write_durably
+from pipeline.processes.runfolder import ANSWER, EXIT, IDENTITY, LAUNCH, LOCK, VOID, write_durably
 from pipeline.processes.starting import Begun
 
 _PROBE_SECONDS = 0.05
@@ -107,6 +107,15 @@ def read_identity(runs: Path, key: str) -> Identity | None:
         return Identity.from_json((runs / key / IDENTITY).read_text())
     except FileNotFoundError:
         return None
+
+
+def read_answer(runs: Path, key: str) -> dict[str, Any] | None:
+    """What the chore of this process came to (chores.py); None when it did not get to its end."""
+    try:
+        value = json.loads((runs / key / ANSWER).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def read_exit(runs: Path, key: str) -> dict[str, Any] | None:

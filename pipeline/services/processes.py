@@ -6,7 +6,6 @@ it, its kind's handler says what its end means. Launching twice is harmless: the
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import socket
@@ -102,8 +101,7 @@ def _done(process: Process, said: dict[str, Any]) -> bool:
     """What needed no child is over, as a chore that exited with this result."""
     changed = Process.objects.filter(pk=process.pk, state=ProcessState.PREPARED).update(
         state=ProcessState.EXITED,
-        exit=_exit(process, "exited", code=0),
-        parser_state={"last": json.dumps({"result": said})},
+        exit=_exit(process, "exited", code=0) | {"answer": {"result": said}},
         ended_at=timezone.now(),
     )
     if changed:

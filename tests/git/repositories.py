@@ -6,13 +6,15 @@ import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.git.refusals import Refused
 from pipeline.processes import chores, confine
 from pipeline.processes.copies import copy_steps
+from pipeline.processes.runfolder import ANSWER
 from pipeline.processes.runner_files import carry_out
 
 AUTHOR = {"name": "coder-1", "email": "coder-1@huskies.invalid"}
@@ -89,20 +91,50 @@ def chore(name: str, request: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def chore_program(
-    name: str, request: dict[str, Any], *, crash: str = "", **environment: str
-) -> subprocess.CompletedProcess[bytes]:
-    """Do a chore as the program that a runner starts; `crash` names the point at which it is killed."""
-    step = chores.chore_step(name, request)
+class Done(NamedTuple):
+    """How a chore's process ended. `answer`: what it left in its run folder, {} = nothing."""
+
+    code: int
+    answer: dict[str, Any]
+    errors: str
+
+    @property
+    def result(self) -> dict[str, Any]:
+        return chores.answered(self.answer)
+
+
+AS_CHILD = """\
+import os, sys
+sys.path.append(sys.argv[1])
+from pipeline.processes.chores import as_child
+as_child(sys.argv[2], dict(os.environ))
+"""
+
+
+def chore_program(name: str, request: Any, *, crash: str = "", **environment: str) -> Done:
+    """Do a chore in a process of its own, as a runner's fork does it; `crash` names the point at which it is killed."""
+    step = chores.chore_step(name, {})
     surroundings = step["env"] | environment | ({"HUSKIES_CRASH": crash} if crash else {})
-    return subprocess.run(
-        [sys.executable, "-I", "-S", chores.__file__, step["chore"]],
-        input=step["stdin"].encode(),
-        env=surroundings,
-        cwd=step["cwd"],
-        capture_output=True,
-        timeout=60,
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-I",
+                "-S",
+                "-c",
+                AS_CHILD,
+                str(Path(chores.__file__).parents[2]),
+                step["chore"],
+            ],
+            input=json.dumps(request),
+            env=surroundings,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        file = Path(folder) / ANSWER
+        return Done(done.returncode, json.loads(file.read_text()) if file.exists() else {}, done.stderr)
 
 
 def make(steps: list[dict[str, Any]]) -> None:
@@ -155,7 +187,6 @@ class Project:
             "branch": "huskies/story-1",
             "base": self.fetched["tip"],
             "key": copy.path.name,
-            "mode": "commit",
             "message": "Work of the session",
             "author": AUTHOR,
             "confinement": self.confinement(copy) if confined else [],

@@ -10,7 +10,6 @@ import pytest
 
 from pipeline import git
 from pipeline.git.refusals import Refused
-from pipeline.processes.chores import read_answer
 from tests.git.repositories import AUTHOR, DATE, Project, Repository, chore, chore_program, key, refusal
 
 Files = dict[str, "str | bytes | None"]
@@ -39,9 +38,9 @@ def test_on_an_unmoved_base_the_tree_is_the_one_that_was_gated(project: Project)
 
 def test_planning_again_after_a_kill_gives_the_same_commit(project: Project) -> None:
     request = project.candidate_request(project.work({"a.txt": "a\n"})["tip"], key())
-    assert chore_program("candidate", request, crash="candidate-made").returncode == -signal.SIGKILL
+    assert chore_program("candidate", request, crash="candidate-made").code == -signal.SIGKILL
     made = git.list_refs(project.control, "refs/huskies/merges/")
-    again = read_answer(chore_program("candidate", request).stdout)
+    again = chore_program("candidate", request).result
     assert made == {again["ref"]: again["candidate"]}
 
 
@@ -152,7 +151,7 @@ def test_a_killed_merge_is_trouble_and_not_a_conflict(project: Project, tmp_path
     (wrapper / "git").chmod(0o755)
     request = project.candidate_request(project.work({"a.txt": "a\n"})["tip"], key())
     done = chore_program("candidate", request, PATH=f"{wrapper}:{os.environ['PATH']}")
-    assert done.returncode == 75
+    assert done.code == 75
 
 
 def test_the_message_and_the_author_cannot_break_out(project: Project) -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from pipeline import git
 from pipeline.git.refusals import Refused
-from pipeline.processes.chores import read_answer
 from tests.git.repositories import Project, Repository, chore_program, refusal
 
 
@@ -72,10 +71,10 @@ def test_a_kill_at_any_point_is_healed_by_doing_it_again(project: Project, point
     copy.commit({"a.txt": "a\n"})
     copy.write({"b.txt": "b\n"})
     request = project.intake_request(copy)
-    assert chore_program("intake", request, crash=point).returncode == -signal.SIGKILL
+    assert chore_program("intake", request, crash=point).code == -signal.SIGKILL
     made = git.read_ref(project.control, f"refs/huskies/sessions/{copy.path.name}")
     assert (made is not None) == (point == "intake-ref-made")
-    answer = read_answer(chore_program("intake", request).stdout)
+    answer = chore_program("intake", request).result
     assert answer["files"] == ["a.txt", "b.txt"]
     assert made in (None, answer["tip"])
     assert answer["committed_by_server"]
@@ -87,7 +86,7 @@ def test_a_crash_point_may_name_its_passage(project: Project) -> None:
     copy = project.copy()
     copy.commit({"a.txt": "a\n"})
     done = chore_program("intake", project.intake_request(copy), crash="intake-packed:2")
-    assert done.returncode == 0
+    assert done.code == 0
 
 
 @pytest.mark.parametrize("detached", [True, False])
@@ -274,6 +273,6 @@ def test_a_full_disk_is_trouble_and_not_a_refusal(project: Project, tmp_path: Pa
     )
     (wrapper / "git").chmod(0o755)
     done = chore_program("intake", request, PATH=f"{wrapper}:{os.environ['PATH']}")
-    assert done.returncode == 75, done.stdout
+    assert done.code == 75, done.answer
     assert git.read_ref(project.control, f"refs/huskies/sessions/{copy.path.name}") is None
-    assert read_answer(chore_program("intake", request).stdout)["files"] == ["big.bin"]
+    assert chore_program("intake", request).result["files"] == ["big.bin"]

@@ -19,7 +19,7 @@ def test_a_landing_killed_at_any_point_is_finished_or_undone(
 ) -> None:
     planned = project.candidate(project.work(CHANGE)["tip"])
     killed = chore_program("land", project.land_request(planned), crash=point)
-    assert killed.returncode == -9
+    assert killed.code == -9
     if after == "land":
         assert project.land(planned)["landed"]
     else:
@@ -35,7 +35,7 @@ def half_written(project: Project, alice: Repository, planned: dict[str, str]) -
     """What a kill in the middle of writing files leaves: lock, intent, one new, one torn, one missing
     file."""
     killed = chore_program("land", project.land_request(planned), crash="land-checkout-halfway")
-    assert killed.returncode == -9
+    assert killed.code == -9
     alice.write({"src/a.txt": "ONE\ntw", "new/file.txt": None, "src/b.txt": "b\n"})
 
 
