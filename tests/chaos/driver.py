@@ -2,7 +2,8 @@
 
 Reads jobs as lines of JSON on stdin and answers each with a line on stdout: {"status": the wait status of the fork, "said": what it said}.
 A job is {"home", "repo", "plan"}, on PostgreSQL {"database": its name}, and, to be killed: {"crash": the point} for an instant of the server's own,
-with {"kind": a kind of process} for an instant of the first child of that kind, and {"alone": false} if the server shall die with that child.
+{"victims": [[a kind of process, the point], ...]} for an instant of the first child of that kind, then of the next, and {"alone": false} if the
+server shall die with the last of them.
 With {"pause": true} it is stopped there instead, and {"plan": "resume"} lets it go on.
 """
 
@@ -13,6 +14,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from pipeline import conf, datafolder, merging  # noqa: E402
 from pipeline.git.control import list_refs  # noqa: E402
 from pipeline.models import LogEvent, Process, Project, Story  # noqa: E402
 from pipeline.models.process import ProcessState  # noqa: E402
+from pipeline.processes import copies  # noqa: E402
 from pipeline.processes.identity import marked_processes  # noqa: E402
 from pipeline.processes.logfile import STDOUT, read_records  # noqa: E402
 from pipeline.processes.runfolder import MARKER  # noqa: E402
@@ -47,22 +50,23 @@ PATIENCE = 40.0  # seconds
 
 
 class CrashingServer(Server):
-    """The first child of `kind` is told to die at `point`; without `alone` the server dies in that moment too."""
+    """One child after the other, the first of each (kind, point), is told to die there; without `alone` the server dies with the last."""
 
-    def __init__(self, point: str = "", kind: str = "", alone: bool = True) -> None:
+    def __init__(self, victims: Sequence[Sequence[str]] = (), alone: bool = True) -> None:
         super().__init__()
-        self.point, self.kind, self.alone = point, kind, alone
+        self.victims, self.alone = list(victims), alone
 
     def step(self) -> None:
         victim = None
-        if self.kind:
-            victim = Process.objects.filter(state=ProcessState.PREPARED, kind=self.kind).first()
+        if self.victims:
+            kind, point = self.victims[0]
+            victim = Process.objects.filter(state=ProcessState.PREPARED, kind=kind).first()
         if victim is not None:
-            self.kind = ""
-            os.environ["HUSKIES_CRASH"] = self.point
+            del self.victims[0]
+            os.environ["HUSKIES_CRASH"] = point
             processes.launch(victim.pk)
             del os.environ["HUSKIES_CRASH"]
-            if not self.alone:
+            if not self.alone and not self.victims:
                 os.kill(os.getpid(), signal.SIGKILL)
         super().step()
         if Process.objects.filter(state=ProcessState.PREPARED).exists():
@@ -100,8 +104,9 @@ def prepare(job: Job) -> Job:
 def work(job: Job) -> Job:
     """Start the story if nobody has, and see it through; `stop`: stop it on its way first."""
     Project.objects.update(source=job["repo"])
-    server = CrashingServer(job.get("crash", ""), job.get("kind", ""), job.get("alone", True))
-    if job.get("crash") and not job.get("kind"):
+    server = CrashingServer(job.get("victims", ()), job.get("alone", True))
+    copies.SMALL_ENTRIES = job.get("small", copies.SMALL_ENTRIES)
+    if job.get("crash"):
         os.environ["HUSKIES_CRASH"] = job["crash"]
     if "description" in job:
         Story.objects.update(description=job["description"])
@@ -229,6 +234,8 @@ def facts() -> Job:
         "landed": story.landed,
         "retries": story.retries,
         "outcomes": list(Session.objects.order_by("pk").values_list("outcome", flat=True)),
+        "kinds": sorted(set(Process.objects.values_list("kind", flat=True))),
+        "killed": sorted(each.kind for each in Process.objects.all() if was_killed(each)),
         "conversations": len(set(Session.objects.values_list("conversation", flat=True))),
         "cut": LogEvent.objects.filter(kind="cut").count(),
         "lies": [str(lie) for lie in doctoring.lies(0)],
@@ -236,6 +243,12 @@ def facts() -> Job:
         "copies": sorted(path.name for path in (conf.home() / "copies").iterdir()),
         "trash": sorted(path.name for path in (conf.home() / "trash").iterdir()),
     }
+
+
+def was_killed(process: Process) -> bool:
+    """Whether its runner or its child was; of a session's last step, that saves, the intake that follows tells."""
+    ended = process.exit or {}
+    return ended.get("outcome") in ("lost", "not_launched") or ended.get("signal") == signal.SIGKILL
 
 
 def run(job: Job) -> Job:

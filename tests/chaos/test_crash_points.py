@@ -35,7 +35,7 @@ SERVER_POINTS = (
     "outcome-recorded",
     "copy-in-trash",
 )
-# These are passed for every process of a story: agent, intake, gate, two deletes, candidate, push.
+# These are passed for every process of a story: agent, gate, two deletes, candidate, push.
 REPEATED = (
     "launch-before-spawn",
     "launch-after-spawn",
@@ -49,11 +49,12 @@ LATER += [f"supervisor-in-batch:{nth}" for nth in (2, 3, 5, 8)]
 OF_THE_AGENT = ("runner-child-started:2", "runner-child-exited:2")
 STOP_POINT = "stop-requested"
 DELETE_POINTS = ("delete-asked", "delete-refs-gone", "delete-inside-transaction", "delete-committed")
-KIND_OF = {"intake": "intake", "candidate": "candidate", "land": "land"}
+OF_INTAKE = [point for point in GIT_CRASH_POINTS if point.startswith("intake-")]
+OF_MERGE = [point for point in GIT_CRASH_POINTS if point not in OF_INTAKE]
 
 
-def kind_of(point: str) -> str:
-    return KIND_OF[point.partition("-")[0]]
+def victims(point: str) -> list[tuple[str, str]]:
+    return [(point.partition("-")[0], point)]
 
 
 def healed(scene: Scene, **more: object) -> dict[str, Any]:
@@ -92,12 +93,39 @@ def test_a_server_that_is_killed_later_costs_its_agent_nothing(scene: Scene, poi
 
 
 @pytest.mark.parametrize("alone", [True, False], ids=["alone", "with the server"])
-@pytest.mark.parametrize("point", GIT_CRASH_POINTS)
+@pytest.mark.parametrize("point", OF_MERGE)
 def test_git_work_that_is_killed_is_done_again(scene: Scene, point: str, alone: bool) -> None:
-    if not alone:
-        assert scene.work(crash=point, kind=kind_of(point), alone=False)[0] == -9
-    said = healed(scene, **({"crash": point, "kind": kind_of(point)} if alone else {}))
-    assert said["outcomes"] == ["done"]
+    said = killed(scene, victims(point), alone)
+    assert (said["outcomes"], said["killed"]) == (["done"], [point.partition("-")[0]])
+
+
+def killed(scene: Scene, of: list[tuple[str, str]], alone: bool) -> dict[str, Any]:
+    """The story's facts after these children were killed, and unless `alone` the server with the last of them."""
+    if alone:
+        return healed(scene, victims=of)
+    assert scene.work(victims=of, alone=False)[0] == -9
+    return healed(scene)
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "with the server"])
+@pytest.mark.parametrize("point", OF_INTAKE)
+def test_a_sessions_last_step_that_is_killed_is_done_again_by_an_intake(
+    scene: Scene, point: str, alone: bool
+) -> None:
+    said = killed(scene, [("agent", point)], alone)
+    assert said["outcomes"] == ["done"] and "intake" in said["kinds"] and said["killed"] == []
+
+
+def test_a_session_that_ends_by_itself_needs_no_intake(scene: Scene) -> None:
+    said = healed(scene)
+    assert said["outcomes"] == ["done"] and "intake" not in said["kinds"]
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "with the server"])
+@pytest.mark.parametrize("point", OF_INTAKE)
+def test_an_intake_that_is_killed_is_done_again(scene: Scene, point: str, alone: bool) -> None:
+    said = killed(scene, [("agent", "intake-snapshot-done"), ("intake", point)], alone)
+    assert (said["outcomes"], said["killed"]) == (["done"], ["intake"])
 
 
 @pytest.mark.parametrize("alone", [True, False], ids=["alone", "with the server"])
@@ -105,9 +133,7 @@ def test_git_work_that_is_killed_is_done_again(scene: Scene, point: str, alone: 
 def test_an_agents_runner_that_is_killed_is_followed_by_another_session(
     scene: Scene, point: str, alone: bool
 ) -> None:
-    if not alone:
-        assert scene.work(crash=point, kind="agent", alone=False)[0] == -9
-    said = healed(scene, **({"crash": point, "kind": "agent"} if alone else {}))
+    said = killed(scene, [("agent", point)], alone)
     first, *rest = said["outcomes"]
     if point == "runner-after-lock":  # nothing had begun: the launch is made once more
         assert (first, rest) in (("done", []), ("not_started", ["done"]))
@@ -121,7 +147,12 @@ def test_an_agents_runner_that_is_killed_is_followed_by_another_session(
 @pytest.mark.parametrize("kind", ["gate", "intake", "candidate", "land", "discard"])
 @pytest.mark.parametrize("point", ["runner-after-identity", "runner-before-exit"])
 def test_another_runner_that_is_killed_costs_the_story_nothing(scene: Scene, point: str, kind: str) -> None:
-    assert healed(scene, crash=point, kind=kind)["outcomes"] == ["done"]
+    """An intake there is only where the session's own last step failed, a runner for a delete where the copy is large."""
+    of = [(kind, point)]
+    if kind == "intake":
+        of.insert(0, ("agent", "intake-packed"))
+    said = healed(scene, victims=of, **({"small": 1} if kind == "discard" else {}))
+    assert (said["outcomes"], said["killed"]) == (["done"], [kind])
 
 
 def test_a_stop_that_was_asked_for_is_carried_out_after_a_crash(scene: Scene) -> None:
