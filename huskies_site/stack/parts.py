@@ -10,6 +10,8 @@ import signal
 import socket
 from typing import Any
 
+from django.db import connections
+
 from huskies_site.stack import forks
 from pipeline import conf
 
@@ -61,6 +63,7 @@ def web(listener: socket.socket) -> int:
 def workers() -> int:
     """django-q2's cluster: its main process is this one, and all its children die with it."""
     forks.die_together()
+    keep_connections()
     from django_q.cluster import Cluster
 
     from pipeline.processes.starting import fork_server
@@ -86,6 +89,7 @@ def supervise() -> int:
         raise AlreadySupervised(
             f"Another supervisor already follows the processes of {conf.home()} on this host; this one ends."
         ) from None
+    keep_connections()
     supervisor = Supervisor()
 
     def stop(*_: object) -> None:
@@ -98,6 +102,12 @@ def supervise() -> int:
     finally:
         os.close(lock)
     return 0
+
+
+def keep_connections() -> None:
+    """Each thread of this part keeps its connection to the database, and lets go of it after an error that made it useless. Web opens
+    one for each request: its threads come and go. (Opening one takes 1 ms on SQLite, whose statements are then prepared anew.)"""
+    connections.settings["default"]["CONN_MAX_AGE"] = None
 
 
 class AlreadySupervised(Exception):
