@@ -7,6 +7,7 @@ was first, and the refusal says where the story stands now. Every move leaves a 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from django.db import transaction
@@ -17,7 +18,7 @@ from pipeline import signals
 from pipeline.actors import Actor
 from pipeline.exceptions import StaleFence, TransitionRefused
 from pipeline.models import StageChange, Story
-from pipeline.prepared import insert
+from pipeline.prepared import insert, insert_all
 from pipeline.stages import Stage
 from pipeline.texts import storable
 from pipeline.transitions import VERBS, Verb
@@ -94,11 +95,23 @@ def move(
 
 def note(story: Story, verb: str, *, actor: Actor, why: str = "") -> None:
     """A history row for an act that moves nothing: stop, hold, freeze, a session's end."""
-    why = storable(why, "reason")
-    insert(
-        StageChange(
-            story=story, verb=verb, from_stage=story.stage, to_stage=story.stage, actor=actor.name, why=why
-        )
+    note_all([(story, why)], verb, actor=actor)
+
+
+def note_all(acts: Sequence[tuple[Story, str]], verb: str, *, actor: Actor) -> None:
+    """The same for several stories, each with its reason."""
+    insert_all(
+        [
+            StageChange(
+                story=story,
+                verb=verb,
+                from_stage=story.stage,
+                to_stage=story.stage,
+                actor=actor.name,
+                why=storable(why, "reason"),
+            )
+            for story, why in acts
+        ]
     )
 
 

@@ -1,13 +1,17 @@
 """auto_assign: give every waiting story a fitting free agent, in a fair order, and say beside each other one why it waits.
 
 Idempotent, and cheap when nothing is to be done: one query when nothing waits, a handful when all agents are busy. It is called after
-every change by the queue and by a sweep; two passes at once meet in the claim's lock.
+every change by the queue and by a sweep. A look without locks makes a plan; what it grants is planned again behind the lock that all claims
+take, and written in one transaction; two passes at once meet there.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 
 from django.db import transaction
 from django.db.models import Q, QuerySet
@@ -16,7 +20,8 @@ from django.utils import timezone
 from agents.exceptions import MustWait, NoCoder
 from agents.models import Session
 from agents.services import choosing, fairness, looking, pool
-from agents.services.fairness import Claimant
+from agents.services.fairness import Claimant, Served
+from agents.services.pool import Grant
 from agents.states import Role
 from pipeline import events
 from pipeline.actors import SERVER
@@ -25,6 +30,8 @@ from pipeline.prepared import Select
 from pipeline.services import dependencies, gates
 from pipeline.stages import Stage
 
+AT_ONCE = 16
+"""Claims of one transaction: the lock that all claims wait for is held some 15 ms for these."""
 NAMED_PLACES = 5
 """Stories this near the front of a line are told who is at work for how long; their sentences change each minute."""
 NO_QA_AGENT = "Its QA: the project has no qa agent, so a person approves or rejects it."
@@ -39,35 +46,114 @@ def auto_assign() -> int:
     rows = waiting()
     if not rows:
         return 0
-    look = choosing.Pool.look(list(rows.values()))
     served = fairness.served_of(rows)
-    pending = {pk: _claimant(row, look) for pk, row in rows.items()}
-    reasons: dict[int, MustWait] = {}
-    claimed = 0
-    while pending:
-        for claimant in sorted(pending.values(), key=lambda each: fairness.rank(each, served, look.now)):
-            story = rows[claimant.story]
-            role = Role.QA if story.stage == Stage.QA else Role.CODER
-            try:
-                choosing.choose(story, look, role=role)
-                session = _claim(story, role)
-            except MustWait as wait:
-                reasons[story.pk] = wait
-                continue
-            except NoCoder as none:
-                reasons[story.pk] = MustWait(none.message if role == Role.CODER else NO_QA_AGENT)
-                continue
-            del pending[story.pk]
-            if session is not None:
-                claimed += 1
-                reasons.pop(story.pk, None)
-                look.take(session, story.number)
-                served.serve(claimant, session.pk)
-                break
-        else:
+    claimed, reasons = 0, dict[int, MustWait]()
+    while rows:
+        look = choosing.Pool.look(list(rows.values()))
+        plan = Plan.made(rows, look, served)
+        reasons = plan.reasons
+        if not plan.grants:
             break
-    _say(rows, reasons, sorted(pending.values(), key=lambda each: fairness.rank(each, served, look.now)))
+        turn = _claim_some([grant.story for grant in plan.grants], served)
+        claimed += len(turn.sessions)
+        reasons |= turn.reasons
+        rows = {pk: story for pk, story in rows.items() if pk not in turn.gone}
+        if not turn.gone:
+            break
+    order = sorted(
+        (_claimant(row, look.now) for row in rows.values()),
+        key=lambda each: fairness.rank(each, served, look.now),
+    )
+    _say(rows, reasons, order)
     return claimed
+
+
+@dataclass(slots=True)
+class Plan:
+    """Who gets which agent, and why each other one must wait: on one look at the pool, in the fair order, at most AT_ONCE of them."""
+
+    grants: list[Grant] = field(default_factory=list)
+    reasons: dict[int, MustWait] = field(default_factory=dict)
+
+    @classmethod
+    def made(cls, rows: Mapping[int, Story], look: choosing.Pool, served: Served) -> Plan:
+        plan, served = cls(), served.copy()
+        pending = {pk: _claimant(row, look.now) for pk, row in rows.items()}
+        while pending and len(plan.grants) < (1 if plan.grants and look.budgeted else AT_ONCE):
+            for claimant in sorted(pending.values(), key=lambda each: fairness.rank(each, served, look.now)):
+                story = rows[claimant.story]
+                role = _role(story)
+                try:
+                    grant = pool.chosen(story, look, role=role)
+                except MustWait as wait:
+                    plan.reasons[story.pk] = wait
+                    continue
+                except NoCoder as none:
+                    plan.reasons[story.pk] = MustWait(none.message if role == Role.CODER else NO_QA_AGENT)
+                    continue
+                del pending[story.pk]
+                plan.reasons.pop(story.pk, None)
+                plan.grants.append(grant)
+                look.count(story, grant.agent)
+                served.serve(claimant)
+                break
+            else:
+                break
+        return plan
+
+
+@dataclass(slots=True)
+class Turn:
+    """What came of a plan."""
+
+    sessions: list[Session] = field(default_factory=list)
+    reasons: dict[int, MustWait] = field(default_factory=dict)
+    gone: set[int] = field(default_factory=set)
+    """The stories that wait no longer: they have a session, or something else happened to them."""
+
+
+def _claim_some(stories: Sequence[Story], served: Served) -> Turn:
+    """Claim them in one transaction, as far as they still can be; if one of them is refused by the database, each in its own."""
+    try:
+        return _claim(stories, served)
+    except MustWait as wait:
+        if len(stories) == 1:
+            return Turn(reasons={stories[0].pk: wait})
+    whole = Turn()
+    for story in stories:
+        one = _claim_some([story], served)
+        whole.sessions += one.sessions
+        whole.reasons |= one.reasons
+        whole.gone |= one.gone
+    return whole
+
+
+def _claim(stories: Sequence[Story], served: Served) -> Turn:
+    """On the stories and the pool as they are now, behind the lock. Raises MustWait when the database refused one of them."""
+    asked = [story.pk for story in stories]
+    with transaction.atomic():
+        Capacity.lock()
+        fresh = {story.pk: story for story in STILL_WANTING(*padded(asked))}
+        for pk, role in WORKED(*padded(asked)):
+            if pk in fresh and role == _role(fresh[pk]):
+                del fresh[pk]
+        turn = Turn(gone=set(asked) - set(fresh))
+        if not fresh:
+            return turn
+        look = choosing.Pool.look(list(fresh.values()))
+        plan = Plan.made(fresh, look, served)
+        turn.reasons = plan.reasons
+        if plan.grants:
+            turn.sessions += pool.open_sessions(plan.grants, look.host, actor=SERVER)
+            events.record_stories(grant.story for grant in plan.grants)
+    for grant in plan.grants:
+        served.serve(_claimant(grant.story, look.now))
+        turn.gone.add(grant.story.pk)
+    return turn
+
+
+def _role(story: Story) -> Role:
+    return Role.QA if story.stage == Stage.QA else Role.CODER
 
 
 def unserved() -> QuerySet[Story]:
@@ -97,35 +183,35 @@ def waiting() -> dict[int, Story]:
     return found
 
 
-def _claimant(story: Story, look: choosing.Pool) -> Claimant:
+def _claimant(story: Story, now: datetime) -> Claimant:
     return Claimant(
         story=story.pk,
         number=story.number,
         project=story.project_id,
-        person=story.person_id,  # type: ignore[attr-defined]
+        person=story.asked_by_id or story.owner_id,
         priority=story.priority,
-        since=story.waiting_since or look.now,
+        since=story.waiting_since or now,
     )
 
 
-def _still_wanting(role: Role) -> Select[Story]:
-    rows = Story.objects.select_for_update(of=("self",), no_key=True).select_related("project")
-    return Select(lambda pk: rows.filter(choosing.wanting(role), pk=pk), int)
+def padded(numbers: Sequence[int]) -> list[int]:
+    """As many as a statement has places for."""
+    return [*numbers, *[numbers[0]] * (AT_ONCE - len(numbers))]
 
 
-STILL_WANTING = {role: _still_wanting(role) for role in (Role.CODER, Role.QA)}
-
-
-def _claim(story: Story, role: Role) -> Session | None:
-    """The claim in its own transaction, on the story as it is now; None when it no longer waits. Raises MustWait, NoCoder."""
-    with transaction.atomic():
-        Capacity.lock()
-        fresh = STILL_WANTING[role].first(story.pk)
-        if fresh is None or any(session.role == role for session in pool.LIVE_ON(story.pk)):
-            return None
-        session = pool.claim(fresh, actor=SERVER, role=role)
-        events.record(fresh.project_id, "story", story=fresh)
-    return session
+STILL_WANTING: Select[Story] = Select(
+    lambda *pks: (
+        Story.objects.select_for_update(of=("self",), no_key=True)
+        .select_related("project")
+        .filter(choosing.wanting(Role.CODER) | choosing.wanting(Role.QA), pk__in=pks)
+        .order_by("pk")
+    ),
+    *[int] * AT_ONCE,
+)
+WORKED: Select[tuple[int, str]] = Select(
+    lambda *pks: Session.objects.live().filter(story__in=pks).values_list("story_id", "role"),
+    *[int] * AT_ONCE,
+)
 
 
 def _say(rows: dict[int, Story], reasons: dict[int, MustWait], order: list[Claimant]) -> None:

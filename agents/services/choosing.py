@@ -132,15 +132,18 @@ class Pool:
             self._budgets = Budgets.look(self.now)
         return self._budgets
 
-    def take(self, session: Session, number: int) -> None:
-        """Count a session that was claimed just now."""
-        self._budgets = None
+    def count(self, story: Story, agent: Agent) -> None:
+        """The agent works on the story from now on. What that may cost is in no row yet: where `budgeted`, nothing more is chosen on this look."""
         self.live.append(
             Live(
-                session.agent_id, session.project_id, session.story_id, number, session.role,
-                session.model, session.host, session.started_by_id, self.now,
+                agent.pk, story.project_id, story.pk, story.number, agent.role,
+                agent.model, self.host, story.asked_by_id or story.owner_id, self.now,
             )
         )  # fmt: skip
+
+    @property
+    def budgeted(self) -> bool:
+        return bool(self.budgets().rows)
 
 
 def choose(story: Story, pool: Pool, *, named: str = "", role: str = Role.CODER) -> Agent:

@@ -38,9 +38,14 @@ class Served:
     persons: dict[int | None, int]
     projects: dict[int, int]
 
-    def serve(self, claimant: Claimant, at: int) -> None:
+    def serve(self, claimant: Claimant) -> None:
+        """Now: later than all others."""
+        at = 1 + max((*self.persons.values(), *self.projects.values()), default=0)
         self.persons[claimant.person] = at
         self.projects[claimant.project] = at
+
+    def copy(self) -> Served:
+        return Served(dict(self.persons), dict(self.projects))
 
 
 def rank(claimant: Claimant, served: Served, now: datetime) -> tuple[int, int, int, int, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,9 +33,9 @@ from agents.states import Role
 from pipeline import events, moves, taskqueue
 from pipeline.actors import Actor
 from pipeline.exceptions import AlreadyWaiting, AlreadyWorked, NothingRunning
-from pipeline.models import Capacity, Project, Story
+from pipeline.models import Capacity, Process, Project, Story
 from pipeline.models.project import ProjectState
-from pipeline.prepared import Select, Update, insert
+from pipeline.prepared import Select, Update, insert_all
 from pipeline.processes.crashpoint import crashpoint
 from pipeline.services import dependencies, gates, hosts, merges, processes
 from pipeline.services.stories import check_may, locked
@@ -199,56 +200,109 @@ LOOK_ON = Update(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A story and the agent that was chosen for it, on a look at the pool."""
+
+    story: Story
+    agent: Agent
+    level: str
+    """The confinement that its session runs in (confine.LADDER)."""
+
+
+def chosen(story: Story, look: choosing.Pool, *, role: str = Role.CODER, named: str = "") -> Grant:
+    """Raises MustWait with the true reason, NoCoder."""
+    agent = choosing.choose(story, look, named=named, role=role)
+    return Grant(story, agent, sessions.confinement_for(story.project, agent.entry))
+
+
 def claim(story: Story, *, actor: Actor, role: str = Role.CODER, named: str = "") -> Session:
     """One session for a story, with its next fence. The caller holds the capacity lock. Raises MustWait with the true reason, NoCoder."""
-    pool = choosing.Pool.look([story])
-    agent = choosing.choose(story, pool, named=named, role=role)
-    level = sessions.confinement_for(story.project, agent.entry)
-    seen = story.stage
+    look = choosing.Pool.look([story])
+    return open_sessions([chosen(story, look, role=role, named=named)], look.host, actor=actor)[0]
+
+
+def open_sessions(grants: Sequence[Grant], host: str, *, actor: Actor) -> Sequence[Session]:
+    """A session for each, all or none: the caller holds the capacity lock, and has looked at the pool since. Raises MustWait for all of them."""
+    for grant in grants:
+        _take(grant)
+    known = _with_sessions(grants)
+    newest = {pk: news.upto(pk) for pk in {grant.story.project_id for grant in grants}}
+    prepared = processes.prepare_all(
+        [Process(kind="agent", project=g.story.project, story=g.story, fence=g.story.fence) for g in grants]
+    )
+    try:
+        made = insert_all(
+            [
+                _session(grant, process, host, known, newest)
+                for grant, process in zip(grants, prepared, strict=True)
+            ]
+        )
+    except IntegrityError as error:
+        names = ", ".join(grant.agent.name for grant in grants)
+        raise MustWait(
+            f"{names} was taken in the same moment; it is looked at again within seconds"
+        ) from error
+    moves.note_all(
+        [(g.story, f"{g.agent.name}, session {s.pk}") for g, s in zip(grants, made, strict=True)],
+        "claim",
+        actor=actor,
+    )
+    crashpoint("claim-inside-transaction")
+    return made
+
+
+def _take(grant: Grant) -> None:
+    """The story's next fence, if it is still as it was seen. Who only looks on does not make the others' work stale."""
+    story, seen = grant.story, grant.story.stage
     base = story.base or story.project.tip
-    values: dict[str, Any] = {"base": base}
-    if role != Role.OTHER:  # who only looks on does not make the others' work stale
-        values |= {"fence": story.fence + 1, **TAKEN}
-    taking = TAKE if role != Role.OTHER else LOOK_ON
-    if taking(story.pk, story.fence, seen, base) != 1:
+    works = grant.agent.role != Role.OTHER
+    if (TAKE if works else LOOK_ON)(story.pk, story.fence, seen, base) != 1:
         raise MustWait(
             "something else happened to it in the same moment; it is looked at again within seconds"
         )
+    values: dict[str, Any] = {"base": base}
+    if works:
+        values |= {"fence": story.fence + 1, **TAKEN}
     for name, value in values.items():
         setattr(story, name, value)
-    resumed = sessions.conversation_to_resume(story, agent)
-    process = processes.prepare("agent", project=story.project, story=story, fence=story.fence)
-    try:
-        session = insert(
-            Session(
-                story=story,
-                project=story.project,
-                agent=agent,
-                role=agent.role,
-                runtime=agent.runtime,
-                model=agent.model,
-                entry=agent.entry,
-                credential=logins.for_agent(agent),
-                key=process.key,
-                fence=story.fence,
-                host=pool.host,
-                started_by_id=story.asked_by_id or story.owner_id,
-                process=process,
-                conversation=resumed.conversation if resumed else str(uuid.uuid4()),
-                resumed=resumed is not None,
-                sandbox=level,
-                base=story.base,
-                began_at_commit=sessions.last_saved(story) or story.tip,
-                news_upto=news.upto(story.project_id),
-            )
-        )
-    except IntegrityError as error:
-        raise MustWait(
-            f"{agent.name} was taken in the same moment; it is looked at again within seconds"
-        ) from error
-    moves.note(story, "claim", actor=actor, why=f"{agent.name}, session {session.pk}")
-    crashpoint("claim-inside-transaction")
-    return session
+
+
+def _with_sessions(grants: Sequence[Grant]) -> set[int]:
+    """The stories that had a session before: only those have work or a conversation to go on with."""
+    of = [grant.story.pk for grant in grants]
+    if len(of) == 1:  # it asks itself, with statements that are made already
+        return set(of)
+    return set(Session.objects.filter(story__in=of).values_list("story_id", flat=True))
+
+
+def _session(
+    grant: Grant, process: Process, host: str, known: set[int], newest: Mapping[int, int]
+) -> Session:
+    story, agent = grant.story, grant.agent
+    resumed = sessions.conversation_to_resume(story, agent) if story.pk in known else None
+    saved = sessions.last_saved(story) if story.pk in known else ""
+    return Session(
+        story=story,
+        project=story.project,
+        agent=agent,
+        role=agent.role,
+        runtime=agent.runtime,
+        model=agent.model,
+        entry=agent.entry,
+        credential=logins.for_agent(agent),
+        key=process.key,
+        fence=story.fence,
+        host=host,
+        started_by_id=story.asked_by_id or story.owner_id,
+        process=process,
+        conversation=resumed.conversation if resumed else str(uuid.uuid4()),
+        resumed=resumed is not None,
+        sandbox=grant.level,
+        base=story.base,
+        began_at_commit=saved or story.tip,
+        news_upto=newest[story.project_id],
+    )
 
 
 def _agent_named(project: Project, name: str) -> Agent:

@@ -8,6 +8,7 @@ Inside a transaction nothing can be busy (BEGIN IMMEDIATE holds the write lock),
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ RETRY_SECONDS = 0.001
 IMPATIENT_SECONDS = 0.01
 IMPATIENT_RETRY_SECONDS = 0.0001
 GIVE_UP_SECONDS = 20.0
+LONG = 20_000  # characters of a statement that is not kept
 T = TypeVar("T")
 
 
@@ -45,7 +47,18 @@ def retried(connection: sqlite3.Connection, call: Callable[[], T]) -> T:
             time.sleep(RETRY_SECONDS if waited < IMPATIENT_SECONDS else IMPATIENT_RETRY_SECONDS)
 
 
+@functools.lru_cache(maxsize=1024)
+def with_question_marks(query: str) -> str:
+    """Django's %s as SQLite's own; to look for them costs as much as to run a short statement."""
+    return str(base.FORMAT_QMARK_REGEX.sub("?", query)).replace("%%", "%")
+
+
 class Cursor(base.SQLiteCursorWrapper):
+    def convert_query(self, query: Any, *, param_names: Any = None) -> str:
+        if param_names is None and isinstance(query, str) and len(query) < LONG:
+            return with_question_marks(query)
+        return str(super().convert_query(query, param_names=param_names))
+
     def execute(self, query: str, params: Any = None) -> Any:
         run = super().execute
         return retried(self.connection, lambda: run(query, params))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 from django.db import transaction
@@ -18,7 +19,7 @@ from pipeline import conf, kinds, taskqueue
 from pipeline.exceptions import Refused
 from pipeline.models import Process, Project, Story
 from pipeline.models.process import ProcessState
-from pipeline.prepared import insert
+from pipeline.prepared import insert_all
 from pipeline.processes import control, spawn
 from pipeline.processes.crashpoint import crashpoint
 from pipeline.processes.identity import Identity
@@ -36,19 +37,18 @@ def prepare(
     request: dict[str, Any] | None = None,
 ) -> Process:
     """The row of a process that is to run on this host, and the queued task that launches it; inside the caller's transaction."""
-    process = insert(
-        Process(
-            key=conf.new_key(),
-            kind=kind,
-            host=conf.host(),
-            project=project,
-            story=story,
-            fence=fence,
-            request=request or {},
-        )
-    )
-    taskqueue.enqueue("pipeline.tasks.launch", process.pk)
-    return process
+    fresh = Process(kind=kind, project=project, story=story, fence=fence, request=request or {})
+    return prepare_all([fresh])[0]
+
+
+def prepare_all(fresh: Sequence[Process]) -> Sequence[Process]:
+    """The same for several rows, which get their keys here."""
+    for process in fresh:
+        process.key, process.host = conf.new_key(), conf.host()
+    insert_all(fresh)
+    for process in fresh:
+        taskqueue.enqueue("pipeline.tasks.launch", process.pk)
+    return fresh
 
 
 def launch(process_id: int) -> bool:

@@ -59,23 +59,22 @@ class Churn:
 
         from agents.exceptions import MustWait
         from agents.services import assigning
-        from agents.states import Role
+        from agents.services.fairness import Served
         from pipeline.models import Story
 
         story = Story.objects.get(pk=self.lot.choice(self.stories))
+        some = [story, *Story.objects.filter(pk__in=self.lot.sample(self.stories, 2)).exclude(pk=story.pk)]
+        made: list[Any] = []
         try:
             with transaction.atomic():
-                session = assigning._claim(story, Role.CODER)
-                if session is not None:
+                made = assigning._claim(some[: self.lot.choice([1, 1, 3])], Served({}, {})).sessions
+                for session in made:
                     self.judge(session)
         except MustWait:
-            self.done["waits"] += 1
-            return
-        if session is None:
-            self.done["waits"] += 1
-            return
-        self.done["claims"] += 1
-        self.mine.append(session.pk)
+            made = []
+        self.done["waits"] += not made
+        self.done["claims"] += len(made)
+        self.mine += [session.pk for session in made]
 
     def judge(self, session: Any) -> None:
         """In the claim's own transaction: nobody else claims meanwhile, and an end that is not committed still counts."""

@@ -33,7 +33,7 @@ def simulate(arrivals: list[tuple[float, int, int]], ticks: int, period: timedel
         if waiting:
             first = min(waiting, key=lambda each: rank(each, served, now))
             taken[first.story] = tick
-            served.serve(first, tick + 1)
+            served.serve(first)
     return taken
 
 

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from agents.models import Session
 from agents.services import assigning, pool
-from agents.states import Role
+from agents.services.fairness import Served
 from pipeline.models import Event, Project, StageChange, Story
 from pipeline.prepared import Select, Update, insert
 from tests import factories
@@ -107,7 +107,7 @@ def test_a_claim_makes_hardly_any_sql_again(project: Project, monkeypatch: pytes
     stories = [factories.story(project) for _ in range(4)]
     pool.start_story(stories[0], actor=ALICE)
     Story.objects.filter(pk__in=[story.pk for story in stories[1:3]]).update(**{"stage": "coding"})
-    assigning._claim(stories[1], Role.CODER)
+    assigning._claim([stories[1]], Served({}, {}))
     made: list[str] = []
     whole = Query.get_compiler
 
@@ -116,7 +116,7 @@ def test_a_claim_makes_hardly_any_sql_again(project: Project, monkeypatch: pytes
         return whole(self, *args, **kwargs)
 
     monkeypatch.setattr(Query, "get_compiler", counted)
-    assigning._claim(stories[2], Role.CODER)
+    assigning._claim([stories[2]], Served({}, {}))
     assert made == []
     pool.start_story(stories[3], actor=ALICE)
     assert len(made) <= 3, made  # the move's own, and the story as it left it
