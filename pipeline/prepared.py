@@ -183,10 +183,14 @@ def _insertion(rows: Sequence[models.Model], connection: Any) -> tuple[str, list
     meta = type(rows[0])._meta
     fields = [field for field in meta.local_concrete_fields if field is not meta.pk]
     query = InsertQuery(type(rows[0]))
-    query.insert_values(fields, list(rows))
+    query.insert_values(fields, [rows[0]])
     compiler = query.get_compiler(connection=connection)
     compiler.returning_fields = [meta.pk]
     [(sql, _)] = compiler.as_sql()
+    # Of several the compiler makes what suits the backend, with as many parameters as it likes.
+    values = f"({', '.join(['%s'] * len(fields))})"
+    assert sql.count(values) == 1, f"the values are not where they were: {sql}"  # noqa: S101
+    sql = sql.replace(values, ", ".join([values] * len(rows)))
     return sql, [(field, isinstance(field, PLAIN) and _is_djangos(field)) for field in fields]
 
 
