@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from pipeline import conf
 from pipeline.models import Process
-from pipeline.processes import spawn
 from pipeline.processes.logfile import NOTE, STDERR, Record
 
 LINE_BYTES = 16_384
@@ -96,8 +94,7 @@ def as_event(record: Record) -> NewEvent | None:
 def result(process: Process) -> dict[str, Any]:
     """What came of a chore: {"result": {...}}, {"refused": {"kind", "message", ...}}, or {"failed": sentence} when it did not get that far."""
     ended = process.exit or {}
-    said = ended.get("answer") or spawn.read_answer(conf.runs(), process.key)
-    if said is not None:
+    if isinstance(said := ended.get("answer"), dict):
         return said
     how = ended.get("outcome", "lost")
     return {

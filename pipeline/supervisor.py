@@ -300,6 +300,8 @@ class Supervisor:
             "signal": None,
             "log_size": process.offset,
         }
+        if (answer := spawn.read_answer(conf.runs(), process.key)) is not None:
+            said["answer"] = answer
         with transaction.atomic():
             if Process.objects.filter(pk=process.pk, state=ProcessState.RUNNING).update(
                 state=state, exit=said, ended_at=timezone.now()

@@ -316,7 +316,7 @@ def _agent_named(project: Project, name: str) -> Agent:
 
 def _read_again(story: Story) -> None:
     project = story.project
-    story.refresh_from_db()
+    moves.read_again(story)
     story.project = project
 
 

@@ -12,7 +12,7 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.utils.text import slugify
 
-from pipeline import conf, events, kinds, signals
+from pipeline import conf, events, signals
 from pipeline.actors import Actor
 from pipeline.exceptions import BadInput, Refused, TransitionRefused
 from pipeline.git import control as refs
@@ -21,6 +21,7 @@ from pipeline.git.refusals import Refused as GitRefused
 from pipeline.models import Process, Project, Story
 from pipeline.models.process import ProcessState
 from pipeline.models.project import ProjectState
+from pipeline.prepared import Select
 from pipeline.processes.chore_fetch import read_project_file
 from pipeline.projectfile import ProjectFile
 from pipeline.services import processes
@@ -239,15 +240,21 @@ def accept_history(project: Project, *, actor: Actor) -> Project:
     return project
 
 
+LAST_FETCH: Select[Process] = Select(
+    lambda project: (
+        Process.objects.filter(project=project, kind="fetch", state=ProcessState.HANDLED)
+        .order_by("-id")
+        .only("exit")[:1]
+    ),
+    int,
+)
+
+
 def branch_taken(story: Story) -> str:
     """Why the story's branch name cannot be used, "" if it can: the project's own repository has such a branch, and not from us."""
-    newest = (
-        Process.objects.filter(project_id=story.project_id, kind="fetch", state=ProcessState.HANDLED)
-        .order_by("-id")
-        .first()
-    )
-    taken = (kinds.result(newest).get("result") or {}).get("taken_branches", []) if newest else []
-    if story.branch not in taken:
+    newest = LAST_FETCH.first(story.project_id)
+    said = (newest.exit or {}).get("answer") or {} if newest else {}
+    if story.branch not in (said.get("result") or {}).get("taken_branches", []):
         return ""
     return (
         f"Story {story.label} cannot start: the project's repository has a branch {story.branch} of somebody else's. "
