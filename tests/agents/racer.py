@@ -12,7 +12,7 @@ def main() -> None:
 
     django.setup()
     from agents.models import PermissionRequest
-    from agents.services import permissions, pool
+    from agents.services import assigning, permissions, pool
     from pipeline.actors import Actor
     from pipeline.exceptions import Refused
     from pipeline.models import Story
@@ -43,6 +43,8 @@ def main() -> None:
                 started = pool.start_story(story, actor=Actor(orders["name"]))
                 granted.append(started.session.pk) if started.session else None
                 waits += started.session is None
+            elif orders["verb"] == "pass":
+                waits += assigning.auto_assign()
             elif orders["verb"] == "delete":
                 delete_story(story, actor=Actor(orders["name"]))
                 granted.append(pk)

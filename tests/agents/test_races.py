@@ -59,6 +59,24 @@ def test_a_limit_of_ten_is_exact_with_eight_processes():
     assert sum(len(r["granted"]) for r in results) == 10 == Session.objects.live().count()
 
 
+def test_a_limit_of_ten_is_exact_when_passes_and_starts_race():
+    """Four processes pass over the stories that wait, several claims in a transaction, while four start others."""
+    project = factories.project()
+    factories.capacity(10)
+    for number in range(16):
+        factories.coder(project, number)
+    waiting = [factories.story(project).pk for _ in range(12)]
+    Story.objects.filter(pk__in=waiting).update(stage="coding")
+    others = [factories.story(project).pk for _ in range(12)]
+    orders = [{"verb": "pass", "stories": waiting[:3], "name": f"pass-{n}"} for n in range(4)]
+    orders += [{"verb": "start", "stories": others[n::4], "name": f"start-{n}"} for n in range(4)]
+    results = together(RACER, orders, timeout=100)
+    assert [r["errors"] for r in results] == [[]] * 8
+    granted = sum(r["waits"] for r in results[:4]) + sum(len(r["granted"]) for r in results[4:])
+    assert granted == 10 == Session.objects.live().count()
+    assert len(set(Session.objects.values_list("agent", flat=True))) == 10
+
+
 def test_eight_processes_start_one_story_and_one_wins():
     project = factories.project()
     factories.coder(project, 1)
