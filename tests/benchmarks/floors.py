@@ -100,8 +100,11 @@ def git(*words: str, cwd: Path) -> str:
     return done.stdout.strip()
 
 
-def repository(folder: Path, coders: int, files: int = 50) -> Path:
-    """A checked-out repository of `files` small files whose project file names scripted coders."""
+SCRIPTED = "runtime: scripted"
+
+
+def repository(folder: Path, coders: int, files: int = 50, runtime: str = SCRIPTED) -> Path:
+    """A checked-out repository of `files` small files whose project file names that many coders."""
     folder.mkdir(parents=True)
     git("init", "-q", "-b", "main", cwd=folder)
     for number in range(files - 1):
@@ -109,7 +112,7 @@ def repository(folder: Path, coders: int, files: int = 50) -> Path:
         place.parent.mkdir(exist_ok=True)
         place.write_text(f"line of file {number}\n" * 40)
     lines = "".join(
-        f"  - {{name: coder-{number}, role: coder, runtime: scripted}}\n" for number in range(1, coders + 1)
+        f"  - {{name: coder-{number}, role: coder, {runtime}}}\n" for number in range(1, coders + 1)
     )
     (folder / ".huskies").mkdir()
     (folder / ".huskies" / "project.yaml").write_text(f"agents:\n{lines}")

@@ -15,7 +15,7 @@ from pipeline.actors import OPERATOR_ON_HOST
 from pipeline.exceptions import NothingRunning
 from pipeline.models import Process, Project, Story
 from pipeline.services import projects, stories
-from tests.benchmarks.floors import repository
+from tests.benchmarks.floors import SCRIPTED, repository
 from tests.benchmarks.measure import wait_for
 from tests.benchmarks.server import Person, Server
 
@@ -29,22 +29,29 @@ class World:
         self.server = Server(conf.home())
         self.server.start()
         self.person = Person(self.server)
-        source = repository(conf.home().with_name("repository"), coders)
-        self.project = projects.add_project(str(source), name="bench", actor=OPERATOR_ON_HOST)
-        wait_for(self._ready, "the project's first fetch")
+        self.project = self.add("bench", coders)
 
-    def _ready(self) -> bool:
-        self.project = Project.objects.get(pk=self.project.pk)
-        if self.project.state == "refused":
-            raise RuntimeError(self.project.reason)
-        proposed = projects.proposed_version(self.project)
+    def add(self, name: str, coders: int, runtime: str = SCRIPTED) -> Project:
+        """A project of that many coders, ready."""
+        source = repository(conf.home().with_name(f"{name}-repository"), coders, runtime=runtime)
+        project = projects.add_project(str(source), name=name, actor=OPERATOR_ON_HOST)
+        wait_for(lambda: self._ready(project), "the project's first fetch")
+        return project
+
+    def _ready(self, project: Project) -> bool:
+        project.refresh_from_db()
+        if project.state == "refused":
+            raise RuntimeError(project.reason)
+        proposed = projects.proposed_version(project)
         if proposed is not None:
             projects.approve_version(proposed, actor=OPERATOR_ON_HOST)
-        return self.project.state == "ready" and self.project.agents.filter(runtime="scripted").exists()
+        return project.state == "ready" and project.agents.filter(configured=True).exists()
 
-    def story(self, script: list[dict[str, Any]] = HANG) -> Story:
+    def story(self, script: list[dict[str, Any]] = HANG, project: Project | None = None) -> Story:
         text = f"```script\n{json.dumps({'turns': [script]})}\n```\n"
-        return stories.create_story(self.project, title="Measure", description=text, actor=OPERATOR_ON_HOST)
+        return stories.create_story(
+            project or self.project, title="Measure", description=text, actor=OPERATOR_ON_HOST
+        )
 
     def start(self, story: Story) -> Session:
         """A start without HTTP; the queue launches it."""
