@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any, NamedTuple
 
 from django.db import transaction
 from django.db.models import Q, QuerySet
@@ -25,8 +26,8 @@ from agents.services.pool import Grant
 from agents.states import Role
 from pipeline import events
 from pipeline.actors import SERVER
-from pipeline.models import Capacity, GateRun, Story
-from pipeline.prepared import Select
+from pipeline.models import Capacity, GateRun, Project, Story
+from pipeline.prepared import Select, Update
 from pipeline.services import dependencies, gates
 from pipeline.stages import Stage
 
@@ -35,6 +36,7 @@ AT_ONCE = 16
 NAMED_PLACES = 5
 """Stories this near the front of a line are told who is at work for how long; their sentences change each minute."""
 NO_QA_AGENT = "Its QA: the project has no qa agent, so a person approves or rejects it."
+SAID_AT_ONCE = 50
 MINUTES = re.compile(r" for (\d+ min|less than a minute)")
 
 
@@ -46,7 +48,7 @@ def auto_assign() -> int:
     rows = waiting()
     if not rows:
         return 0
-    served = fairness.served_of(rows)
+    served = fairness.served_of(rows.values())
     claimed, reasons = 0, dict[int, MustWait]()
     while rows:
         look = choosing.Pool.look(list(rows.values()))
@@ -168,11 +170,18 @@ def unserved() -> QuerySet[Story]:
     ).order_by("id")
 
 
+UNSERVED: Select[Story] = Select(unserved)
+PROJECT: Select[Project] = Select(lambda pk: Project.objects.filter(pk=pk), int)
+
+
 def waiting() -> dict[int, Story]:
     """The stories that want an agent, unhindered and without live work; those that only want their gate get it."""
-    rows = fairness.with_last_served(unserved()).select_related("project")
     found: dict[int, Story] = {}
-    for story in rows:
+    projects: dict[int, Project] = {}
+    for story in UNSERVED():
+        if story.project_id not in projects:
+            [projects[story.project_id]] = PROJECT(story.project_id)
+        story.project = projects[story.project_id]
         if story.stage == Stage.QA:
             if looking.wanted(story):
                 found[story.pk] = story
@@ -214,10 +223,18 @@ WORKED: Select[tuple[int, str]] = Select(
 )
 
 
+class Said(NamedTuple):
+    """What is told of a story, and whether its readers must hear of it at once."""
+
+    story: Story
+    text: str
+    news: bool
+
+
 def _say(rows: dict[int, Story], reasons: dict[int, MustWait], order: list[Claimant]) -> None:
     """Write beside each story why it waits. Only what changed is written; a minute more is told to the first in line alone."""
     places: Counter[str] = Counter()
-    now = timezone.now()
+    said: list[Said] = []
     for claimant in order:
         wait, story = reasons.get(claimant.story), rows[claimant.story]
         if wait is None:
@@ -229,11 +246,47 @@ def _say(rows: dict[int, Story], reasons: dict[int, MustWait], order: list[Claim
             text = f"{text}; a person may approve or reject it meanwhile"
         if text == story.waiting_for and story.waiting_since:
             continue
-        with transaction.atomic():
-            changed = Story.objects.filter(
-                pk=story.pk, fence=story.fence, stage=story.stage, held_for="", waiting_for=story.waiting_for
-            ).update(waiting_for=text, waiting_since=story.waiting_since or now)
-            if changed and (
-                MINUTES.sub("", text) != MINUTES.sub("", story.waiting_for) or place <= NAMED_PLACES
-            ):
-                events.record(story.project_id, "story", story=story)
+        news = MINUTES.sub("", text) != MINUTES.sub("", story.waiting_for) or place <= NAMED_PLACES
+        said.append(Said(story, text, news))
+    said.sort(key=lambda one: one.story.pk)
+    for begin in range(0, len(said), SAID_AT_ONCE):
+        _write(said[begin : begin + SAID_AT_ONCE])
+
+
+def _write(said: Sequence[Said]) -> None:
+    """In one transaction, which waits for nobody: of a story that something happens to just now the next pass tells."""
+    now = timezone.now()
+    with transaction.atomic():
+        free = {one.story.pk for one in said}
+        if transaction.get_connection().features.has_select_for_update:
+            rows = Story.objects.select_for_update(of=("self",), no_key=True, skip_locked=True)
+            free = set(rows.filter(pk__in=free).order_by("pk").values_list("pk", flat=True))
+        changed = []
+        for story, text, news in said:
+            if story.pk not in free:
+                continue
+            seen = (story.pk, story.fence, story.stage, story.waiting_for)
+            if (
+                SAY(*seen, text)
+                if story.waiting_since
+                else _as_seen(*seen).update(waiting_for=text, waiting_since=now)
+            ) and news:
+                changed.append(story)
+        events.record_stories(changed)
+
+
+def _as_seen(pk: Any, fence: Any, stage: Any, waiting_for: Any) -> QuerySet[Story]:
+    return Story.objects.filter(pk=pk, fence=fence, stage=stage, held_for="", waiting_for=waiting_for)
+
+
+SAY = Update(
+    lambda pk, fence, stage, waiting_for, text: (
+        _as_seen(pk, fence, stage, waiting_for),
+        {"waiting_for": text},
+    ),
+    int,
+    int,
+    str,
+    str,
+    str,
+)

@@ -6,15 +6,13 @@ it waits at most (highest priority - p) periods, and then for those that waited 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db.models import OuterRef, QuerySet, Subquery
-from django.db.models.functions import Coalesce
-
 from agents.models import Session
 from pipeline.models import Story
+from pipeline.prepared import Select
 
 AGEING = timedelta(minutes=30)
 
@@ -60,20 +58,23 @@ def rank(claimant: Claimant, served: Served, now: datetime) -> tuple[int, int, i
     )
 
 
-def with_last_served(rows: QuerySet[Story]) -> QuerySet[Story]:
-    """Each story with `person_id`, `person_served` and `project_served`: ids of the last sessions of both; each is one look into an index."""
-    last = Session.objects.order_by("-id").values("id")
-    return rows.annotate(
-        person_id=Coalesce("asked_by_id", "owner_id"),
-        person_served=Subquery(last.filter(started_by=OuterRef("person_id"))[:1]),
-        project_served=Subquery(last.filter(project=OuterRef("project_id"))[:1]),
+LAST_OF_PERSON: Select[tuple[int]] = Select(
+    lambda person: Session.objects.filter(started_by=person).order_by("-id").values_list("id")[:1], int
+)
+LAST_OF_PROJECT: Select[tuple[int]] = Select(
+    lambda project: Session.objects.filter(project=project).order_by("-id").values_list("id")[:1], int
+)
+
+
+def served_of(stories: Collection[Story]) -> Served:
+    """Of the persons and projects of these; each is one look into an index."""
+    persons = {story.asked_by_id or story.owner_id for story in stories}
+    projects = {story.project_id for story in stories}
+    return Served(
+        {pk: _number(LAST_OF_PERSON.first(pk)) if pk is not None else 0 for pk in persons},
+        {pk: _number(LAST_OF_PROJECT.first(pk)) for pk in projects},
     )
 
 
-def served_of(rows: Mapping[int, Story]) -> Served:
-    persons: dict[int | None, int] = {}
-    projects: dict[int, int] = {}
-    for row in rows.values():
-        persons[row.person_id] = row.person_served or 0  # type: ignore[attr-defined]
-        projects[row.project_id] = row.project_served or 0  # type: ignore[attr-defined]
-    return Served(persons, projects)
+def _number(row: tuple[int] | None) -> int:
+    return row[0] if row else 0

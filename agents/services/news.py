@@ -8,6 +8,8 @@ has told nothing, and a prompt that is made twice says the same.
 from __future__ import annotations
 
 import re
+from datetime import datetime
+from typing import Any
 
 from django.db.models import Q
 
@@ -29,6 +31,17 @@ TOLD = ("story", "merge", "deleted")
 
 NEWEST: Select[tuple[int]] = Select(
     lambda project: EventCounter.objects.filter(pk=project).values_list("number"), int
+)
+
+EARLIER: Select[tuple[int, dict[str, Any] | None, datetime]] = Select(
+    lambda story, agent, before: (
+        Session.objects.filter(story=story, agent=agent, pk__lt=before, started_at__isnull=False)
+        .order_by("-id")
+        .values_list("news_upto", "told", "started_at")[:50]
+    ),
+    int,
+    int,
+    int,
 )
 
 
@@ -69,10 +82,7 @@ def block(session: Session) -> str:
 
 def last_told(session: Session) -> int | None:
     """Up to which event this agent knows: that of its last session on this story whose agent began; None before the first."""
-    rows = Session.objects.filter(
-        story=session.story_id, agent=session.agent_id, pk__lt=session.pk, started_at__isnull=False
-    )
-    for number, told, began in rows.order_by("-id").values_list("news_upto", "told", "started_at")[:50]:
+    for number, told, began in EARLIER(session.story_id, session.agent_id, session.pk):
         if spoke(told or {}, began):
             return int(number)
     return None

@@ -11,6 +11,7 @@ from django.utils import timezone
 from agents import conf as agents_conf
 from agents import guarded as agents_guarded
 from agents.models import Session
+from agents.permissionfile import Permissions
 from agents.runtimes import get_runtime
 from agents.runtimes.base import Command, Decision, GitIdentity, Launch, LaunchRefused
 from agents.services import (
@@ -27,7 +28,7 @@ from pipeline import conf
 from pipeline.git.control import pin_base
 from pipeline.git.reading import changed_files, merge_base, paths_changed
 from pipeline.processes import confine, copies
-from pipeline.projectfile import guarded
+from pipeline.projectfile import ProjectFile, guarded
 from pipeline.services import projects
 
 
@@ -35,14 +36,14 @@ def agent_spec(session: Session) -> dict[str, Any]:
     """Raises LaunchRefused when the session cannot be launched as its agent is configured."""
     project = session.project
     own = conf.session_path(session.key)
-    policy = permissions.policy_of(project, session.entry)
+    file, policy = projects.active_file(project), permissions.policy_of(project, session.entry)
     way = reaching.way_of(session, own)
-    command, carried = _command(session, way)
+    command, carried = _command(session, way, file, policy)
     pin_base(conf.control_path(project.key), session.key, session.base)
     entry, room = session.entry, agents_conf.WAIT_ROOM_SECONDS if policy.asks else 0.0
     limits = {
         **confine.limits_of(session.sandbox),
-        "log_bytes": min(projects.active_file(project).output_limit, agents_conf.AGENT_LOG_BYTES),
+        "log_bytes": min(file.output_limit, agents_conf.AGENT_LOG_BYTES),
         "on_cap": "stop",
         "grace": agents_conf.STOP_GRACE_SECONDS,
         # The inactivity that the entry allows is the watchdog's, which knows of running tools; this holds without a server too.
@@ -55,17 +56,17 @@ def agent_spec(session: Session) -> dict[str, Any]:
         "key": session.key,
         "marker": {"HUSKIES_SESSION": session.key},
         "helpers": way.helpers,
-        "steps": _steps(session, way, command, carried),
+        "steps": _steps(session, way, command, carried, file),
         "limits": limits,
     }
 
 
-def _command(session: Session, way: reaching.Way) -> tuple[Command, list[Any]]:
+def _command(
+    session: Session, way: reaching.Way, file: ProjectFile, policy: Permissions
+) -> tuple[Command, list[Any]]:
     """What the agent's runtime wants to run, and the file operations that bring its conversation; the session learns its prompt."""
     project, story = session.project, session.story
     runtime = get_runtime(session.runtime)
-    file = projects.active_file(project)
-    policy = permissions.policy_of(project, session.entry)
     copy, own = conf.copy_path(session.key), conf.session_path(session.key)
     launch = Launch(
         session_key=session.key,
@@ -106,7 +107,9 @@ def _command(session: Session, way: reaching.Way) -> tuple[Command, list[Any]]:
     return runtime.command(replace(launch, prompt=prompt, resume=warm)), carried
 
 
-def _steps(session: Session, way: reaching.Way, command: Command, carried: list[Any]) -> list[dict[str, Any]]:
+def _steps(
+    session: Session, way: reaching.Way, command: Command, carried: list[Any], file: ProjectFile
+) -> list[dict[str, Any]]:
     project, story = session.project, session.story
     control, copy, own = (
         conf.control_path(project.key),
@@ -151,7 +154,6 @@ def _steps(session: Session, way: reaching.Way, command: Command, carried: list[
     protected: list[Path] = []
     if confine.is_confined(session.sandbox):  # without confinement nothing of the repository is run
         environment = way.environment(confine.allowed_environment(own / "home", own / "tmp", {}))
-        file = projects.active_file(project)
         for step in projects.setup_steps(file, copy=copy, environment=environment, place=place):
             steps.append(step | helped)
         # What the setup made is there by now, and kept as it is.

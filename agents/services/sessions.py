@@ -151,12 +151,17 @@ def sweep() -> None:
 
 # -- the agent's own process -----------------------------------------------------------------------------------------
 
+TO_LAUNCH: Select[Session] = Select(
+    lambda process: Session.objects.select_related(
+        "story__project", "project", "agent", "credential", "started_by"
+    ).filter(process=process),
+    int,
+)
+
 
 class AgentHandler(kinds.Handler):
     def spec(self, process: Process) -> dict[str, Any]:
-        session = Session.objects.select_related(
-            "story__project", "project", "agent", "credential", "started_by"
-        ).get(process=process)
+        [session] = TO_LAUNCH(process.pk)
         if session.stop_requested_at is not None:
             raise Refused(f"It was stopped by {session.stop_requested_by} before it began.")
         if not walk(session, State.STARTING) and session.state != State.STARTING:

@@ -23,6 +23,7 @@ from pipeline import conf, events
 from pipeline.kinds import NewEvent
 from pipeline.models import Process
 from pipeline.models.process import ProcessState
+from pipeline.prepared import Select
 from pipeline.services import processes
 
 MARK = re.compile(r"(message|answer)-(\d{1,18})")
@@ -76,8 +77,19 @@ def spoken(message: Message) -> str:
 # -- the prompt ----------------------------------------------------------------------------------------------------
 
 
+UNHEARD: Select[tuple[int]] = Select(
+    lambda story, agent: Message.objects.filter(
+        state=Said.WAITING, session__story=story, session__agent=agent
+    ).values_list("pk")[:1],
+    int,
+    int,
+)
+
+
 def for_prompt(session: Session) -> list[Message]:
     """What people wrote to this agent on this story that it has not heard: from here on this session's to tell."""
+    if not UNHEARD(session.story_id, session.agent_id):  # without a lock, as nearly always there is nothing
+        return []
     rows = Message.objects.filter(state=Said.WAITING)
     mine = rows.filter(session__story=session.story_id, session__agent=session.agent_id, told_in=None)
     mine.update(told_in=session)

@@ -168,15 +168,15 @@ def pin_base(control: Path, key: str, commit: str) -> None:
 
 def _new_ref(control: Path, ref: str, commit: str) -> bool:
     """Make a ref whose name is drawn by lot, as git would write it but without a process (4 ms of a start);
-    False: git shall look."""
+    False: git shall look. Its folder is not synced to the disk: a power cut ends the copy's process too, and takes what that wrote in the
+    seconds before."""
     place = control / ref
     part = control / f"{place.name}.pin"  # beside `refs`, where every file is a ref
     part.write_text(commit + "\n")
     try:
-        _sync(part)
+        _sync(part)  # an empty ref would stand in git's way
         place.parent.mkdir(parents=True, exist_ok=True)
         os.link(part, place)
-        _sync(place.parent)
     except (FileExistsError, FileNotFoundError):  # pinned before, or git just removed an empty folder
         return False
     finally:

@@ -22,6 +22,7 @@ import pwd
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -205,7 +206,7 @@ def confined(
             argv = [sys.executable, "-I", "-S", str(FORWARDER), str(way_out), str(PORT_INSIDE), *argv]
     words += ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]
     covered = _covered(hidden)
-    mounts = [*_hides(covered), *_toolchain(covered), *_readables(readable), *_writables(writable)]
+    mounts = [*_hides(covered), *toolchain(covered), *_readables(readable), *_writables(writable)]
     if cwd in writable:
         mounts += _git_guards(cwd)
     for kept in (_real(path.parent) / path.name for path in guarded):
@@ -241,8 +242,15 @@ def _hides(covered: Sequence[Path]) -> Iterator[_Mount]:
             yield _Mount(place, 0, ("--ro-bind", "/dev/null", str(place)))
 
 
-def _toolchain(covered: Sequence[Path]) -> Iterator[_Mount]:
-    """What programs need from below the hidden places: PATH, its libraries, this interpreter."""
+def toolchain(covered: Sequence[Path]) -> tuple[_Mount, ...]:
+    """What programs need from below the hidden places: PATH, its libraries, this interpreter. Looked for each ten seconds: there are
+    dozens of links to follow, and a start asks three times."""
+    return _toolchain(tuple(covered), os.environ.get("PATH", ""), int(time.monotonic() // 10))
+
+
+@functools.lru_cache(maxsize=8)
+def _toolchain(covered: tuple[Path, ...], _path: str, _when: int) -> tuple[_Mount, ...]:
+    found: list[_Mount] = []
     wanted = [Path(word) for word in BACK_UNDER_RUN]
     for entry in path_entries():
         wanted.append(entry)
@@ -253,7 +261,8 @@ def _toolchain(covered: Sequence[Path]) -> Iterator[_Mount]:
         above = set(_real(path).parents)
         # Strictly below: a folder that is itself hidden stays so, whatever PATH says.
         if path.exists() and any(place in above for place in covered):
-            yield from _readables([path])
+            found += _readables([path])
+    return tuple(found)
 
 
 def _readables(paths: Sequence[Path]) -> Iterator[_Mount]:

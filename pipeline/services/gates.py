@@ -44,11 +44,16 @@ LIVE: Select[GateRun] = Select(
 )
 
 
+LAST_OF_WORK: Select[GateRun] = Select(
+    lambda story: GateRun.objects.filter(story=story, purpose="coding").order_by("-id")[:1], int
+)
+
+
 def owed(story: Story) -> bool:
     """Whether the work in hand still wants its verdict: its gate was cancelled, could not be run, or passed while nothing could move."""
     if story.stage != Stage.CODING or not story.tip or story.next_prompt:
         return False
-    run = GateRun.objects.filter(story=story, purpose="coding").order_by("-id").first()
+    run = LAST_OF_WORK.first(story.pk)
     if run is None or run.commit != story.tip or run.state != GateState.OVER:
         return False
     if run.verdict == Verdict.PASSED:

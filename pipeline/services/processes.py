@@ -19,13 +19,20 @@ from pipeline import conf, kinds, taskqueue
 from pipeline.exceptions import Refused
 from pipeline.models import Process, Project, Story
 from pipeline.models.process import ProcessState
-from pipeline.prepared import insert_all
+from pipeline.prepared import Select, insert_all
 from pipeline.processes import control, spawn
 from pipeline.processes.crashpoint import crashpoint
 from pipeline.processes.identity import Identity
 from pipeline.processes.starting import SpawnFailed, fork_server
 
 logger = logging.getLogger("huskies.processes")
+
+WHOLE: Select[Process] = Select(
+    lambda pk: Process.objects.select_related("project", "story").filter(pk=pk), int
+)
+PREPARED: Select[tuple[int]] = Select(
+    lambda pk: Process.objects.filter(pk=pk, state=ProcessState.PREPARED).values_list("pk"), int
+)
 
 
 def prepare(
@@ -53,7 +60,7 @@ def prepare_all(fresh: Sequence[Process]) -> Sequence[Process]:
 
 def launch(process_id: int) -> bool:
     """Start the child of a prepared process. Idempotent; returns whether this call did. Never inside a transaction: it forks."""
-    process = Process.objects.select_related("project", "story").filter(pk=process_id).first()
+    process = WHOLE.first(process_id)
     if process is None:
         return False  # the queue was late, and its story was deleted
     if process.state != ProcessState.PREPARED or process.host != conf.host():
@@ -77,7 +84,7 @@ def resolve(process: Process) -> None:
 
 
 def _still_prepared(process: Process) -> bool:
-    return Process.objects.filter(pk=process.pk, state=ProcessState.PREPARED).exists()
+    return bool(PREPARED(process.pk))
 
 
 def _launch(process: Process) -> bool:

@@ -18,6 +18,7 @@ from pipeline.git.command import GitError
 from pipeline.git.reading import all_paths, show_file
 from pipeline.models import Project, ProjectVersion
 from pipeline.models.project import ProjectVersionState
+from pipeline.prepared import Select
 from pipeline.processes import confine
 from pipeline.projectfile import (
     CONTENTS_WANTED,
@@ -37,6 +38,12 @@ NO_FILE = "none"
 """The blob of a version that stands for a project without the file."""
 TEARDOWN = "teardown of"
 TEARDOWN_TIMEOUT = timedelta(minutes=5)
+ACTIVE: Select[tuple[int]] = Select(
+    lambda project: ProjectVersion.objects.filter(
+        project_id=project, state=ProjectVersionState.ACTIVE
+    ).values_list("pk")[:1],
+    int,
+)
 
 
 def active_version(project: Project) -> ProjectVersion | None:
@@ -57,7 +64,8 @@ def file_of(version: ProjectVersion | None) -> ProjectFile:
 
 def active_file(project: Project) -> ProjectFile:
     """What holds for a project now."""
-    return file_of(active_version(project))
+    found = ACTIVE.first(project.pk)
+    return _read_once(project.key, found[0] if found else None)
 
 
 def held_file(project: Project) -> ProjectFile:
