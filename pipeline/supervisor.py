@@ -25,6 +25,7 @@ from pipeline import conf, events, following, kinds, logevents, sweeps
 from pipeline.following import Batch, Followed
 from pipeline.models import LogEvent, Process
 from pipeline.models.process import ProcessState
+from pipeline.prepared import Select
 from pipeline.processes import identity as identities
 from pipeline.processes import spawn, sweep
 from pipeline.processes.crashpoint import crashpoint
@@ -35,6 +36,17 @@ logger = logging.getLogger("huskies.supervisor")
 SCAN_SECONDS = 1.0
 LAUNCH_SECONDS = 2.0
 HEARTBEAT_SECONDS = 3.0
+
+
+RUNNING: Select[tuple[int]] = Select(
+    lambda host: Process.objects.filter(host=host, state=ProcessState.RUNNING).values_list("pk"), str
+)
+OVER: Select[tuple[int]] = Select(
+    lambda host: Process.objects.filter(
+        host=host, state__in=[ProcessState.EXITED, ProcessState.LOST]
+    ).values_list("pk"),
+    str,
+)
 
 
 @dataclass
@@ -128,12 +140,11 @@ class Supervisor:
 
     def scan(self) -> None:
         """Take up every running process of this host that is not followed yet; finish what ended while nobody looked."""
-        rows = Process.objects.filter(host=conf.host()).select_related("project", "story")
-        for process in rows.filter(state=ProcessState.RUNNING).exclude(pk__in=list(self.followed)):
-            self.take_up(process)
-        for pk in rows.filter(state__in=[ProcessState.EXITED, ProcessState.LOST]).values_list(
-            "pk", flat=True
-        ):
+        for (pk,) in RUNNING(conf.host()):
+            if pk not in self.followed:
+                for process in processes.WHOLE(pk):
+                    self.take_up(process)
+        for (pk,) in OVER(conf.host()):
             self.end(pk)
 
     def take_up(self, process: Process) -> None:

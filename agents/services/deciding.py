@@ -25,6 +25,7 @@ from pipeline.actors import SERVER
 from pipeline.git.control import read_ref, set_story_branch
 from pipeline.git.reading import tree_of
 from pipeline.models import GateRun, Story
+from pipeline.prepared import Select
 from pipeline.processes.crashpoint import crashpoint
 from pipeline.services import gates, processes, projects
 from pipeline.stages import Stage
@@ -134,6 +135,14 @@ def end_of(session: Session, told: dict[str, Any], work: dict[str, Any]) -> End:
     )
 
 
+HELD: Select[Story] = Select(
+    lambda pk: (
+        Story.objects.select_for_update(of=("self",), no_key=True).select_related("project").filter(pk=pk)
+    ),
+    int,
+)
+
+
 def conclude(session: Session, said: dict[str, Any] | None) -> None:
     """The outcome transaction: terminal state, release, next intent and history together. `said`: what the intake said; None = no copy."""
     from agents.services import sessions
@@ -159,19 +168,16 @@ def conclude(session: Session, said: dict[str, Any] | None) -> None:
         return
     if work.get("tip") or said is None:  # without a copy there may be half of one, and its base is pinned
         processes.prepare("discard", project=session.project, request={"copy": session.key})
-    story = (
-        Story.objects.select_for_update(of=("self",), no_key=True)
-        .select_related("project")
-        .get(pk=session.story_id)
-    )
+    [story] = HELD(session.story_id)
     current = story.fence == session.fence
     works = session.role in (
         Role.CODER,
         Role.MERGEMASTER,
     )  # what others change is kept, and is not the story's
     if saved and works and (current or story.held_for or story.stage == Stage.BACKLOG):
-        Story.objects.filter(pk=story.pk).update(tip=saved)
-        story.tip = saved
+        if saved != story.tip:
+            Story.objects.filter(pk=story.pk).update(tip=saved)
+            story.tip = saved
         follow_branch(story)
     if current and story.stage == Stage.CODING and session.role == Role.CODER:
         carry_out(story, session, decision, work)
@@ -264,12 +270,9 @@ def carry_out(story: Story, session: Session, decision: Decision, work: dict[str
 def count_idle(story: Story, session: Session) -> str:
     """Count a session that ended by itself and changed nothing. Returns why the story is blocked, "" while it is not."""
     watch = Watch.of(session.process.parser_state) if session.process else Watch()
-    earlier = story.sessions.filter(conversation=session.conversation, pk__lt=session.pk).select_related(
-        "process"
-    )
-    read_on = progress.new_reads(
-        watch, (Watch.of(each.process.parser_state) for each in earlier if each.process)
-    )
+    earlier = story.sessions.filter(conversation=session.conversation, pk__lt=session.pk)
+    states = earlier.exclude(process=None).values_list("process__parser_state", flat=True)
+    read_on = progress.new_reads(watch, (Watch.of(state) for state in states))
     story.idle_sessions, story.idle_total = 0 if read_on else story.idle_sessions + 1, story.idle_total + 1
     Story.objects.filter(pk=story.pk).update(idle_sessions=story.idle_sessions, idle_total=story.idle_total)
     todo = "Look at what its agent says, change the story's text, then unblock it."
@@ -329,11 +332,7 @@ def block(story: Story, reason: str) -> None:
 
 def after_red_gate(run: GateRun) -> None:
     """A gate on a coder's work is over and was not green: the same agent gets the failure text, while retries last."""
-    story = (
-        Story.objects.select_for_update(of=("self",), no_key=True)
-        .select_related("project")
-        .get(pk=run.story_id)
-    )
+    [story] = HELD(run.story_id)
     if run.verdict == "errored":
         block(story, f"The gate could not be run: {run.reason} Mend that, then unblock it.")
     else:

@@ -28,6 +28,7 @@ from pipeline.actors import SERVER, Actor
 from pipeline.exceptions import BadInput, NotAllowed
 from pipeline.kinds import NewEvent
 from pipeline.models import Process, Project
+from pipeline.prepared import Select
 from pipeline.roles import MAY, may
 from pipeline.services import projects
 from pipeline.texts import storable
@@ -171,9 +172,14 @@ def already(row: PermissionRequest) -> str:
     return f"{head} is answered already: {row.get_state_display()}{who}{when}. The first answer stands."
 
 
+UNANSWERED: Select[PermissionRequest] = Select(
+    lambda session: PermissionRequest.objects.filter(session=session, state=Asking.WAITING), int
+)
+
+
 def withdraw(session: Session, rows: Any = None) -> None:
     """Its program no longer waits for these, or for any."""
-    found = (session.requests.all() if rows is None else rows).filter(state=Asking.WAITING)
+    found = UNANSWERED(session.pk) if rows is None else rows.filter(state=Asking.WAITING)
     if any([settle(row, Asking.WITHDRAWN, by=SERVER.name) for row in found]):
         tell_people(session)
 

@@ -135,7 +135,7 @@ def fingerprint(runtime: Runtime) -> str:
 
 def used() -> list[str]:
     """The runtimes of all configured agents, by name."""
-    names = Agent.objects.filter(configured=True).values_list("runtime", flat=True).distinct()
+    names = Agent.objects.filter(configured=True).order_by().values_list("runtime", flat=True).distinct()
     return sorted(name for name in names if name in RUNTIMES)
 
 

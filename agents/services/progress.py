@@ -134,5 +134,7 @@ class Watch:
 
 def new_reads(watch: Watch, earlier: Iterable[Watch]) -> bool:
     """Whether it read a file that no earlier session of the conversation had read."""
+    if not watch.read:
+        return False
     known = {mark for one in earlier for mark in one.read}
     return any(mark not in known for mark in watch.read)

@@ -35,6 +35,7 @@ from pipeline.exceptions import Refused
 from pipeline.kinds import NewEvent
 from pipeline.models import Process, Project, Story
 from pipeline.models.process import ProcessState
+from pipeline.models.story import lock_story
 from pipeline.prepared import Select
 from pipeline.processes import confine
 from pipeline.processes.logfile import Record
@@ -157,6 +158,20 @@ TO_LAUNCH: Select[Session] = Select(
     ).filter(process=process),
     int,
 )
+WITH_STORY: Select[Session] = Select(
+    lambda process: Session.objects.select_related("story").filter(process=process), int
+)
+STORY_OF: Select[tuple[int]] = Select(
+    lambda process: Session.objects.filter(process=process).values_list("story_id"), int
+)
+LOCKED: Select[Session] = Select(
+    lambda process: (
+        Session.objects.select_for_update(of=("self",), no_key=True)
+        .select_related("story", "project", "agent")
+        .filter(process=process)
+    ),
+    int,
+)
 
 
 class AgentHandler(kinds.Handler):
@@ -182,7 +197,7 @@ class AgentHandler(kinds.Handler):
         return ingesting.events_of(process, records)
 
     def started(self, process: Process) -> None:
-        session = Session.objects.select_related("story").get(process=process)
+        [session] = WITH_STORY(process.pk)
         if walk(session, State.RUNNING, started_at=timezone.now()):
             telling.begun(session)
             events.record(
@@ -197,13 +212,16 @@ class AgentHandler(kinds.Handler):
     def ended(self, process: Process) -> None:
         """The child is dead and its log is stored: judge the end, then save its work."""
         ingesting.forget(process)
-        session = Session.objects.select_related("story", "project").filter(process=process).locked()
+        [(story_id,)] = STORY_OF(process.pk)
+        lock_story(story_id)
+        [session] = LOCKED(process.pk)
         if session.state == State.ENDED:
             return processes.finish(process)
+        session.process = process
         told = session.told or judging.judge(session, process, ingesting.parser_of(process))
-        walk(session, State.STOPPING, told=told)
-        Session.objects.filter(pk=session.pk).update(told=told)
-        session.told = told
+        if not walk(session, State.STOPPING, told=told):
+            Session.objects.filter(pk=session.pk).update(told=told)
+            session.told = told
         permissions.withdraw(session)
         if said := saving.saved(session, process):
             deciding.conclude(session, said)

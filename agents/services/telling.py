@@ -64,6 +64,8 @@ def _say(runtime: Runtime, process: Process, message: Message) -> None:
 def told(rows: Iterable[Message], session: Session) -> None:
     """They were passed on in this session; the first word counts."""
     keys = [row.pk for row in rows]
+    if not keys:
+        return
     Message.objects.filter(pk__in=keys, state=Said.WAITING).update(
         state=Said.TOLD, told_at=timezone.now(), told_in=session
     )
@@ -96,14 +98,20 @@ def for_prompt(session: Session) -> list[Message]:
     return list(rows.filter(told_in=session).order_by("id"))
 
 
+IN_PROMPT: Select[Message] = Select(
+    lambda session: Message.objects.filter(told_in=session, state=Said.WAITING), int
+)
+
+
 def begun(session: Session) -> None:
     """Its agent has its prompt."""
-    told(session.heard.filter(state=Said.WAITING), session)
+    told(IN_PROMPT(session.pk), session)
 
 
 def given_back(session: Session) -> None:
     """It ended: what it was to be told and was not, the next one is."""
-    session.heard.filter(state=Said.WAITING).update(told_in=None)
+    if IN_PROMPT(session.pk):
+        session.heard.filter(state=Said.WAITING).update(told_in=None)
 
 
 # -- the log -------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from django.db import models
 from django.db.models import Q
 
 from pipeline.models.project import Project
+from pipeline.prepared import Select
 from pipeline.stages import Stage
 
 
@@ -226,7 +227,12 @@ class Dependency(models.Model):
 
 def lock_story(pk: int) -> None:
     """Lock the row until the transaction ends: before what belongs to the story, after its project. Of one that is gone nothing is locked."""
-    Story.objects.select_for_update(no_key=True).filter(pk=pk).values_list("pk").first()
+    LOCK(pk)
+
+
+LOCK: Select[tuple[int]] = Select(
+    lambda pk: Story.objects.select_for_update(no_key=True).filter(pk=pk).values_list("pk"), int
+)
 
 
 class StageChange(models.Model):

@@ -19,7 +19,7 @@ from pipeline import conf, kinds, taskqueue
 from pipeline.exceptions import Refused
 from pipeline.models import Process, Project, Story
 from pipeline.models.process import ProcessState
-from pipeline.prepared import Select, insert_all
+from pipeline.prepared import Select, Update, insert_all
 from pipeline.processes import control, spawn
 from pipeline.processes.crashpoint import crashpoint
 from pipeline.processes.identity import Identity
@@ -30,6 +30,15 @@ logger = logging.getLogger("huskies.processes")
 WHOLE: Select[Process] = Select(
     lambda pk: Process.objects.select_related("project", "story").filter(pk=pk), int
 )
+HELD: Select[Process] = Select(
+    lambda pk: (
+        Process.objects.select_for_update(of=("self",), no_key=True)
+        .select_related("project", "story")
+        .filter(pk=pk)
+    ),
+    int,
+)
+FINISH = Update(lambda pk: (Process.objects.filter(pk=pk), {"state": ProcessState.HANDLED}), int)
 PREPARED: Select[tuple[int]] = Select(
     lambda pk: Process.objects.filter(pk=pk, state=ProcessState.PREPARED).values_list("pk"), int
 )
@@ -171,11 +180,7 @@ def reclaim(process: Process, why: str = "it was not launched in time") -> bool:
 def handle_end(process_id: int) -> None:
     """Let the kind's handler draw the consequences of an end, once, in one transaction."""
     with transaction.atomic():
-        process = (
-            Process.objects.select_for_update(of=("self",), no_key=True)
-            .select_related("project", "story")
-            .get(pk=process_id)
-        )
+        [process] = HELD(process_id)
         if process.state not in (ProcessState.EXITED, ProcessState.LOST):
             return
         crashpoint("end-before-handler")
@@ -185,7 +190,7 @@ def handle_end(process_id: int) -> None:
 
 def finish(process: Process) -> None:
     """The last act of a handler: nothing more follows from this process."""
-    Process.objects.filter(pk=process.pk).update(state=ProcessState.HANDLED)
+    FINISH(process.pk)
     process.state = ProcessState.HANDLED
 
 
