@@ -7,6 +7,7 @@ poll of django-q2 stays as the upper bound, so a missed wake-up costs at most th
 from __future__ import annotations
 
 import time
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connections, transaction
@@ -15,9 +16,18 @@ from django_q.brokers.orm import ORM
 from django_q.conf import Conf
 from django_q.models import OrmQ
 
-from pipeline.prepared import insert
+from pipeline.prepared import Select, Update, insert
 
 LOOK_SECONDS = 0.005
+NEXT: Select[tuple[int, str, datetime]] = Select(
+    lambda key, now: OrmQ.objects.filter(key=key, lock__lt=now).values_list("pk", "payload", "lock")[:1],
+    str,
+    datetime,
+)
+TAKE = Update(
+    lambda pk, seen, until: (OrmQ.objects.filter(pk=pk, lock=seen), {"lock": until}), int, datetime, datetime
+)
+DELETE = f"DELETE FROM {OrmQ._meta.db_table} WHERE id = %s"  # noqa: S608
 CHANNEL = "huskies_queue"
 
 
@@ -44,15 +54,17 @@ class WakingBroker(ORM):  # type: ignore[misc]
             if connection.errors_occurred:
                 connection.close()
             connection.ensure_connection()
-        poll, Conf.POLL = Conf.POLL, 0
-        try:
-            before = self._version(connection)
-            found = super().dequeue()
-        finally:
-            Conf.POLL = poll
-        if found is None:
-            self._wait(connection, before, poll)
-        return found
+        before, now = self._version(connection), timezone.now()
+        for pk, payload, lock in NEXT(self.list_key, now):
+            if TAKE(pk, lock, now + timedelta(seconds=Conf.RETRY)):
+                return [(pk, payload)]
+            return None  # another cluster was faster
+        self._wait(connection, before, Conf.POLL)
+        return None
+
+    def delete(self, task_id: int) -> None:
+        with connections[Conf.ORM].cursor() as cursor:
+            cursor.execute(DELETE, [task_id])
 
     def _version(self, connection: Any) -> Any:
         if connection.vendor != "sqlite":

@@ -1,14 +1,15 @@
-"""Statements of the claim's transaction whose SQL is made once.
+"""Statements that every session passes through, whose SQL is made once: those of its claim, its launch, its end, and of the queue between them.
 
-The ORM writes a statement, and making its SQL costs it 0.2 to 0.3 ms each time: ten times what SQLite needs to run it. A claim is some twenty
-of them under the one lock that all claims wait for, so they are made once per connection and only bound after that. Everywhere else the ORM
-is used as it is.
+The ORM writes a statement, and making its SQL costs it 0.2 to 0.5 ms each time: ten times what SQLite needs to run it. A claim is some twenty
+of them under the one lock that all claims wait for, a session's whole way some eighty, so they are made once per connection and only bound
+after that. Everywhere else the ORM is used as it is.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 from django.db import models, transaction
@@ -20,15 +21,21 @@ Row = TypeVar("Row")
 Saved = TypeVar("Saved", bound=models.Model)
 Build = Callable[..., models.QuerySet[Any]]
 
-FIRST_MARK = 2_000_000_000
-"""Integers that stand for the values to come while the SQL is made; no row of ours has such a number."""
+Value = int | str | datetime
+Kind = type[int] | type[str] | type[datetime]
+MARKS: dict[Kind, Callable[[int], Value]] = {
+    int: lambda n: 2_000_000_000 + n,
+    str: lambda n: f"\x01{n}",
+    datetime: lambda n: datetime(9000 + n, 1, 1, tzinfo=UTC),
+}
+"""What stands for the values to come while the SQL is made; no row of ours has such a one."""
 
 
 class _Statement(ABC):
     """SQL made once per connection, with the places of its values."""
 
-    def __init__(self, *kinds: type[int] | type[str]) -> None:
-        self.marks = [FIRST_MARK + n if kind is int else f"\x01{n}" for n, kind in enumerate(kinds)]
+    def __init__(self, *kinds: Kind) -> None:
+        self.marks = [MARKS[kind](n) for n, kind in enumerate(kinds)]
 
     def of(self, connection: Any) -> Any:
         """What `make` returned for this connection; each thread has a connection of its own."""
@@ -42,34 +49,37 @@ class _Statement(ABC):
     def make(self, connection: Any) -> Any:
         """The prepared form for one connection; made once and kept."""
 
-    def places(self, params: tuple[Any, ...]) -> list[tuple[int, int]]:
+    def places(self, params: tuple[Any, ...], connection: Any) -> list[tuple[int, int]]:
         """(place among the parameters, which value) of each mark."""
-        found = [
-            (place, self.marks.index(param)) for place, param in enumerate(params) if param in self.marks
-        ]
+        marks = [_as_param(mark, connection) for mark in self.marks]
+        found = [(place, marks.index(param)) for place, param in enumerate(params) if param in marks]
         assert {which for _, which in found} == set(range(len(self.marks))), "a value got lost in the SQL"  # noqa: S101
         return found
+
+
+def _as_param(value: Value, connection: Any) -> Any:
+    return connection.ops.adapt_datetimefield_value(value) if isinstance(value, datetime) else value
 
 
 class Select(_Statement, Generic[Row]):
     """A query: `Select(lambda pk: Story.objects.filter(pk=pk), int)`, called with the values; its rows as the ORM gives them."""
 
-    def __init__(self, build: Build, *kinds: type[int] | type[str]) -> None:
+    def __init__(self, build: Build, *kinds: Kind) -> None:
         super().__init__(*kinds)
         self.build = build
 
-    def __call__(self, *values: int | str) -> list[Row]:
+    def __call__(self, *values: Value) -> list[Row]:
         connection = transaction.get_connection()
         sql, params, places, read = self.of(connection)
         bound = list(params)
         for place, which in places:
-            bound[place] = values[which]
+            bound[place] = _as_param(values[which], connection)
         with connection.cursor() as cursor:
             cursor.execute(sql, bound)
             rows = cursor.fetchall()
         return read(rows) if rows else []
 
-    def first(self, *values: int | str) -> Row | None:
+    def first(self, *values: Value) -> Row | None:
         """The first row; the query should say so itself by a slice."""
         rows = self(*values)
         return rows[0] if rows else None
@@ -79,7 +89,8 @@ class Select(_Statement, Generic[Row]):
         compiler = queryset.query.get_compiler(connection=connection)
         sql, params = compiler.as_sql()
         of_models = issubclass(queryset._iterable_class, ModelIterable)
-        return sql, params, self.places(params), _models(compiler) if of_models else _tuples(compiler)
+        read = _models(compiler) if of_models else _tuples(compiler)
+        return sql, params, self.places(params, connection), read
 
 
 def _tuples(compiler: Any) -> Callable[[list[Any]], list[Any]]:
@@ -117,17 +128,17 @@ class Update(_Statement):
     def __init__(
         self,
         build: Callable[..., tuple[models.QuerySet[Any], dict[str, Any]]],
-        *kinds: type[int] | type[str],
+        *kinds: Kind,
     ) -> None:
         super().__init__(*kinds)
         self.build = build
 
-    def __call__(self, *values: int | str) -> int:
+    def __call__(self, *values: Value) -> int:
         connection = transaction.get_connection()
         sql, params, places = self.of(connection)
         bound = list(params)
         for place, which in places:
-            bound[place] = values[which]
+            bound[place] = _as_param(values[which], connection)
         with connection.cursor() as cursor:
             cursor.execute(sql, bound)
             return int(cursor.rowcount)
@@ -137,7 +148,7 @@ class Update(_Statement):
         query: Any = rows.query.chain(UpdateQuery)
         query.add_update_values(values)
         sql, params = query.get_compiler(connection=connection).as_sql()
-        return sql, params, self.places(params)
+        return sql, params, self.places(params, connection)
 
 
 def insert(row: Saved) -> Saved:

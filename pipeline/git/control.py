@@ -5,6 +5,7 @@ two who race cannot both win and nobody's move is lost."""
 
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -156,32 +157,37 @@ def advance_base(control: Path, base: str, new: str, old: str | None) -> None:
 def pin_base(control: Path, key: str, commit: str) -> None:
     """Keep a copy's base alive under the copy's key, before the copy exists. Repeating it with the same
     commit is fine."""
-    ref = names.base_pin(key)
-    if _new_ref(control, ref, names.check_commit(commit)):
-        return
     try:
-        move_ref(control, ref, commit, None, reason="huskies: pin")
+        # A power cut ends the copy's process too, and takes what that wrote in the seconds before.
+        make_ref(control, names.base_pin(key), commit, lasting=False)
     except RefMoved as moved:
         if moved.found != commit:
             raise
 
 
-def _new_ref(control: Path, ref: str, commit: str) -> bool:
-    """Make a ref whose name is drawn by lot, as git would write it but without a process (4 ms of a start);
-    False: git shall look. Its folder is not synced to the disk: a power cut ends the copy's process too, and takes what that wrote in the
-    seconds before."""
+def make_ref(control: Path, ref: str, commit: str, *, lasting: bool = True) -> None:
+    """Make a ref of ours, named by a key that is drawn by lot: as git would write it, but without a process (4 ms). Raises RefMoved when
+    it is there. `lasting`: its name survives a power cut from now on."""
+    if (found := read_ref(control, ref)) is not None:
+        raise RefMoved(ref, None, found)
     place = control / ref
-    part = control / f"{place.name}.pin"  # beside `refs`, where every file is a ref
-    part.write_text(commit + "\n")
+    part = control / f"{secrets.token_hex(8)}.part"  # beside `refs`, where every file is a ref
+    part.write_text(names.check_commit(commit) + "\n")
     try:
         _sync(part)  # an empty ref would stand in git's way
-        place.parent.mkdir(parents=True, exist_ok=True)
-        os.link(part, place)
-    except (FileExistsError, FileNotFoundError):  # pinned before, or git just removed an empty folder
-        return False
+        while True:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(part, place)
+                break
+            except FileNotFoundError:  # git has just removed the folder, which was empty
+                continue
+            except FileExistsError:
+                raise RefMoved(ref, None, read_ref(control, ref)) from None
     finally:
         part.unlink(missing_ok=True)
-    return True
+    if lasting:
+        _sync(place.parent)
 
 
 def unpin_base(control: Path, key: str) -> None:

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from pipeline.git import names
 from pipeline.git.command import SERVER_EMAIL, GitError, git
-from pipeline.git.control import RefMoved, list_refs, move_ref, read_ref
+from pipeline.git.control import RefMoved, list_refs, make_ref, read_ref
 from pipeline.git.reading import count_commits, is_ancestor, paths_changed, resolve, tree_and_committer
 from pipeline.git.refusals import Refused
 from pipeline.processes import copies_store
@@ -98,7 +98,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
             head=tip,
         )
     try:
-        move_ref(control, ref, tip, None, reason="huskies: session taken in")
+        make_ref(control, ref, tip)
     except RefMoved as moved:
         if moved.found is None:
             raise
@@ -161,7 +161,7 @@ def _keep(control: Path, key: str, commits: list[str]) -> dict[str, str]:
         ref = f"{names.RECOVERED}{key}/{commit}"
         if resolve(control, commit) == commit:
             if read_ref(control, ref) is None:
-                move_ref(control, ref, commit, None, reason="huskies: kept")
+                make_ref(control, ref, commit)
             kept[ref] = commit
     return kept
 
