@@ -17,6 +17,7 @@ from django_q.conf import Conf
 from django_q.models import OrmQ
 
 from pipeline.prepared import Select, Update, insert
+from pipeline.unsynced import stay_unsynced
 
 LOOK_SECONDS = 0.005
 NEXT: Select[tuple[int, str, datetime]] = Select(
@@ -34,6 +35,7 @@ CHANNEL = "huskies_queue"
 class WakingBroker(ORM):  # type: ignore[misc]
     _seen: Any = None
     _listening: Any = None
+    _relaxed: Any = None
 
     @staticmethod
     def get_connection(list_key: str | None = None) -> Any:
@@ -54,6 +56,7 @@ class WakingBroker(ORM):  # type: ignore[misc]
             if connection.errors_occurred:
                 connection.close()
             connection.ensure_connection()
+            self._relax(connection)
         before, now = self._version(connection), timezone.now()
         for pk, payload, lock in NEXT(self.list_key, now):
             if TAKE(pk, lock, now + timedelta(seconds=Conf.RETRY)):
@@ -63,8 +66,17 @@ class WakingBroker(ORM):  # type: ignore[misc]
         return None
 
     def delete(self, task_id: int) -> None:
-        with connections[Conf.ORM].cursor() as cursor:
+        connection = connections[Conf.ORM]
+        self._relax(connection)
+        with connection.cursor() as cursor:
             cursor.execute(DELETE, [task_id])
+
+    def _relax(self, connection: Any) -> None:
+        """What the queue has done it may do again: its own marks, on the connections of its pusher and its monitor."""
+        connection.ensure_connection()
+        if self._relaxed is not connection.connection:
+            stay_unsynced()
+            self._relaxed = connection.connection
 
     def _version(self, connection: Any) -> Any:
         if connection.vendor != "sqlite":

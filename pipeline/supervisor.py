@@ -30,6 +30,7 @@ from pipeline.processes import identity as identities
 from pipeline.processes import spawn, sweep
 from pipeline.processes.crashpoint import crashpoint
 from pipeline.services import hosts, processes
+from pipeline.unsynced import unsynced
 
 logger = logging.getLogger("huskies.supervisor")
 
@@ -178,7 +179,7 @@ class Supervisor:
         if not batches:
             return
         try:
-            with transaction.atomic():
+            with unsynced(), transaction.atomic():
                 for batch in batches:
                     self.store(batch)
                 crashpoint("supervisor-in-batch")

@@ -30,6 +30,7 @@ from pipeline.models import Capacity, GateRun, Project, Story
 from pipeline.prepared import Select, Update
 from pipeline.services import dependencies, gates
 from pipeline.stages import Stage
+from pipeline.unsynced import unsynced
 
 AT_ONCE = 16
 """Claims of one transaction: the lock that all claims wait for is held some 15 ms for these."""
@@ -256,7 +257,7 @@ def _say(rows: dict[int, Story], reasons: dict[int, MustWait], order: list[Claim
 def _write(said: Sequence[Said]) -> None:
     """In one transaction, which waits for nobody: of a story that something happens to just now the next pass tells."""
     now = timezone.now()
-    with transaction.atomic():
+    with unsynced(), transaction.atomic():
         free = {one.story.pk for one in said}
         if transaction.get_connection().features.has_select_for_update:
             rows = Story.objects.select_for_update(of=("self",), no_key=True, skip_locked=True)

@@ -24,6 +24,7 @@ from pipeline.processes import control, spawn
 from pipeline.processes.crashpoint import crashpoint
 from pipeline.processes.identity import Identity
 from pipeline.processes.starting import SpawnFailed, fork_server
+from pipeline.unsynced import unsynced
 
 logger = logging.getLogger("huskies.processes")
 
@@ -99,16 +100,17 @@ def _still_prepared(process: Process) -> bool:
 def _launch(process: Process) -> bool:
     handler = kinds.handler_of(process)
     try:
-        if (said := handler.at_once(process)) is not None:
-            return _done(process, said)
-        with fork_server.begin() as runner:  # it starts while the order is made
-            spec = handler.spec(process)
-            identity = runner.order(conf.runs(), process.key, spec)
+        with unsynced():
+            if (said := handler.at_once(process)) is not None:
+                return _done(process, said)
+            with fork_server.begin() as runner:  # it starts while the order is made
+                spec = handler.spec(process)
+                identity = runner.order(conf.runs(), process.key, spec)
+            crashpoint("launch-after-spawn")
+            adopt(process, identity)
     except (Refused, SpawnFailed) as error:
         # Whoever takes the lock first decides whether a runner lives after all.
         return not reclaim(process, str(error))
-    crashpoint("launch-after-spawn")
-    adopt(process, identity)
     ring()
     return True
 

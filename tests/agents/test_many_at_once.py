@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 
+import psycopg
 import pytest
 from django.db import IntegrityError, connection
 from django.test.utils import CaptureQueriesContext
 
 from agents.models import Budget, Limit, Session
-from agents.services import assigning, pool
+from agents.services import assigning, pool, preflight
 from pipeline.models import Event, EventCounter, Process, Project, StageChange, Story
 from tests import factories
+from tests.racing import database_url
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -119,3 +121,40 @@ def test_a_story_that_was_taken_between_the_look_and_the_lock_is_left_alone(
     monkeypatch.setattr(assigning, "_claim_some", meanwhile)
     assert assigning.auto_assign() == 2
     assert not Session.objects.filter(story=stories[0]).exists()
+
+
+def test_all_who_wait_are_told_their_places_in_one_transaction() -> None:
+    project = project_with(1)
+    first, *others = waiting(project, 12)
+    with CaptureQueriesContext(connection) as queries:
+        assert assigning.auto_assign() == 1
+    begun = [q["sql"] for q in queries if q["sql"].startswith("BEGIN")]
+    assert len(begun) == 2 or connection.vendor == "postgresql", "the claim's and the telling's"
+    said = list(
+        Story.objects.filter(pk__in=[o.pk for o in others])
+        .order_by("pk")
+        .values_list("waiting_for", flat=True)
+    )
+    assert "second in line" in said[1] and "11th in line" in said[10] and all(said)
+    told = set(Event.objects.filter(project=project, kind="story").values_list("story", flat=True))
+    assert told == {first.pk, *(story.pk for story in others)}
+
+
+@pytest.mark.on_postgresql
+def test_a_story_that_something_happens_to_just_now_keeps_nobody_from_being_told() -> None:
+    project = project_with(1)
+    _, held, free = waiting(project, 3)
+    with psycopg.connect(database_url()) as other:
+        other.execute("SELECT 1 FROM pipeline_story WHERE id = %s FOR UPDATE", [held.pk])
+        assert assigning.auto_assign() == 1
+    held.refresh_from_db()
+    free.refresh_from_db()
+    assert "second in line" in free.waiting_for and held.waiting_for == ""
+    assert assigning.auto_assign() == 0
+    held.refresh_from_db()
+    assert held.waiting_for, "the next pass tells it"
+
+
+def test_a_runtime_is_checked_once_however_many_agents_have_it() -> None:
+    project_with(5)
+    assert preflight.used() == ["scripted"]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import git
+from pipeline.git.control import repack
 from pipeline.git.refusals import Refused
 from pipeline.processes.copies import copy_steps, move_to_trash
 from tests.git.repositories import Project, Repository, chore, key, make
@@ -84,6 +85,21 @@ def test_a_copy_of_a_sha256_project_is_sha256(tmp_path: Path, home: Path) -> Non
 def test_filters_that_a_story_names_run_nothing_in_a_copy(project: Project, tmp_path: Path) -> None:
     work = project.work({".gitattributes": "* filter=evil diff=evil merge=evil\n", "x.txt": "x\n"})
     assert project.copy(work["tip"]).status() == ""
+
+
+def test_a_ref_of_ours_is_made_once_and_git_reads_it(project: Project) -> None:
+    ref, commit = f"refs/huskies/sessions/{key()}", project.fetched["tip"]
+    git.make_ref(project.control, ref, commit)
+    assert git.list_refs(project.control, "refs/huskies/sessions/") == {ref: commit}
+    other = project.work({"y.txt": "y"})["tip"]
+    with pytest.raises(git.RefMoved) as moved:
+        git.make_ref(project.control, ref, other)
+    assert moved.value.found == commit
+    repack(project.control)  # packs the refs too
+    assert not (project.control / ref).exists()
+    with pytest.raises(git.RefMoved):
+        git.make_ref(project.control, ref, other)
+    assert not list(project.control.glob("*.part"))
 
 
 def test_a_base_is_pinned_before_the_copy_and_let_go_after(project: Project) -> None:
