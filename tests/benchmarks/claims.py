@@ -20,7 +20,7 @@ from tests.benchmarks.floors import bare_queue
 from tests.benchmarks.measure import Row, judged, percentile, ratio, take_turns
 
 EACH = 25
-ROWS = "a claim writes seven rows and reads ten times through the ORM; the floor writes one row"
+ROWS = "a claim writes seven rows, and up to 16 share the looks at the pool and the commit; the floor commits one row"
 TURNS = "writers take turns, and each start is a turn"
 PEERS, STORIES = 4, 500
 PEER = Path(__file__).with_name("peer.py")
