@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from agents import conf as agents_conf
 from agents.models import Session
-from agents.services import breaker, looking, progress, snapshots
+from agents.services import breaker, looking, plans, progress, snapshots
 from agents.services.progress import Watch
 from agents.states import Outcome, Role
 from pipeline import conf, events, moves, taskqueue
@@ -174,7 +174,10 @@ def conclude(session: Session, said: dict[str, Any] | None) -> None:
         Role.CODER,
         Role.MERGEMASTER,
     )  # what others change is kept, and is not the story's
-    if saved and works and (current or story.held_for or story.stage == Stage.BACKLOG):
+    newest = current or story.held_for or story.stage == Stage.BACKLOG  # nobody has gone on from it
+    if newest:
+        plans.keep(story, session)
+    if saved and works and newest:
         if saved != story.tip:
             Story.objects.filter(pk=story.pk).update(tip=saved)
             story.tip = saved

@@ -18,6 +18,7 @@ from agents.services import (
     allowances,
     conversations,
     permissions,
+    plans,
     prompting,
     reaching,
     saving,
@@ -78,7 +79,9 @@ def _command(
         resume=session.resumed,
         conversation=session.conversation,
         model=session.model or None,
-        agent_config=allowances.for_program(session.entry, spending.left(session, timezone.now()))
+        agent_config=allowances.for_program(
+            prompting.filled_entry(session, copy), spending.left(session, timezone.now())
+        )
         | {"permissions": policy.mode},
         # A runtime asks one thing: whether what it starts may run what it likes.
         level="bubblewrap" if confine.is_confined(session.sandbox) else "none",
@@ -146,6 +149,7 @@ def _steps(
             resume_from=session.began_at_commit or None,
             base_branch=project.base_branch,
             base_tip=project.tip or None,
+            plan=plans.brought(session),
         ),
     ]
     unapproved = _unapproved(session, control)

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from agents.models import Session
 from agents.runtimes import prompts
+from agents.services import guidance as guiding
 from agents.services import news
+from agents.states import Role
+from agents.templates import filled
+from pipeline import conf
 from pipeline.processes import confine
+from pipeline.processes.copies import PLAN
 from pipeline.projectfile import ProjectFile
 from pipeline.projectfile.schema import command_label
 
@@ -36,11 +42,31 @@ def prompt_for(
         told = _first(session, copy, file)
     else:
         told = _next(session, previous, copy, file, spoken_to=bool(said))
+        told += f"\n{_plan(session, copy)}\n" if session.story.plan else ""
     return "\n\n".join(part for part in (news.block(session), *said, told) if part)
+
+
+def filled_entry(session: Session, copy: Path) -> dict[str, Any]:
+    """The agent's entry with its templates filled for this session."""
+    values = {
+        "story_id": str(session.story.number),
+        "worktree_path": str(copy),
+        "base_branch": session.project.base_branch,
+    }
+    written = {key: session.entry.get(key) for key in ("prompt", "system_prompt")}
+    return {**session.entry, **{key: filled(str(text), values) for key, text in written.items() if text}}
+
+
+def _plan(session: Session, copy: Path) -> str:
+    """What a coder is told of its plan."""
+    if session.role != Role.CODER:
+        return ""
+    return prompts.plan_sentence(copy / PLAN, begun=bool(session.story.plan))
 
 
 def _first(session: Session, copy: Path, file: ProjectFile) -> str:
     story = session.story
+    guidance = guiding.of(conf.control_path(session.project.key), session.base)
     return prompts.default_prompt(
         number=story.number,
         title=story.title,
@@ -53,7 +79,10 @@ def _first(session: Session, copy: Path, file: ProjectFile) -> str:
         gate_command=command_label(file.gate.command) if file.gate else None,
         copy=copy,
         may_run=confine.is_confined(session.sandbox),
-        instructions=str(session.entry.get("prompt") or ""),
+        house=guidance.text,
+        to_read=guidance.to_read,
+        instructions=str(filled_entry(session, copy).get("prompt") or ""),
+        plan=_plan(session, copy),
         notes=story.next_prompt,
         notes_name=NAMES.get(story.next_kind, prompts.NOTES),
     )

@@ -10,9 +10,9 @@ from typing import Any
 
 from agents import conf as agents_conf
 from agents.models import Session
-from agents.services import deciding
+from agents.services import deciding, plans
 from agents.services.snapshots import of_work
-from agents.states import State
+from agents.states import Role, State
 from pipeline import conf, kinds
 from pipeline.handlers.chore import order
 from pipeline.models import Process
@@ -63,6 +63,7 @@ def _request(session: Session) -> dict[str, Any]:
     )
     return of_work(session, f"What {session.agent.name} left uncommitted") | {
         "confinement": prefix,
+        "plan": str(plans.saved_at(session)) if session.role == Role.CODER else "",
         "strict_objects": not confine.is_confined(session.sandbox),
     }
 

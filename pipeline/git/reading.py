@@ -1,6 +1,7 @@
 """Questions to the control repository, for pages and decisions. All answers come from objects, never from a
 disk's files."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -188,6 +189,14 @@ def all_paths(control: Path, commit: str, *, most: int = 20_000) -> list[str]:
         control, "ls-tree", "-r", "-z", "--full-tree", "--name-only", names.check_commit(commit), timeout=120
     ).stdout
     return [path.decode("utf-8", "replace") for path in listed.split(b"\0")[:most] if path]
+
+
+def present_paths(control: Path, commit: str, paths: Iterable[str]) -> set[str]:
+    """Those of the paths at which a commit has a file."""
+    wanted = [names.check_path(path) for path in paths]
+    listed = git(control, "ls-tree", "-z", "--full-tree", names.check_commit(commit), "--", *wanted).stdout
+    entries = (line.partition("\t") for line in listed.decode("utf-8", "replace").split("\0"))
+    return {path for facts, _, path in entries if facts.startswith("100")}
 
 
 def blob_at(control: Path, commit: str, path: str) -> str | None:

@@ -151,6 +151,9 @@ class Story(models.Model):
         editable=False,
         help_text="gate, nothing, continue or notes: what next_prompt is.",
     )
+    plan = models.TextField(
+        blank=True, editable=False, help_text="The coder's plan, as its last session left it."
+    )
     landed = models.CharField(
         max_length=64, blank=True, editable=False, help_text="The commit on the base branch."
     )

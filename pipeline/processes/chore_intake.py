@@ -10,7 +10,8 @@ copy.
 Only what HEAD reaches and what descends from the base counts. Commits of other refs are kept at
 `refs/huskies/recovered/<key>/`, so that nothing an agent committed is lost. Request: `control`, `copy`,
 `branch`, `base`, `key`, `message`, `author` {name, email}, `confinement` (a command
-prefix or []), `strict_objects`, and optionally `limit` (seconds for each command), `most_bytes`."""
+prefix or []), `strict_objects`, and optionally `limit` (seconds for each command), `most_bytes`, `plan` (a file of ours that gets what the
+session left as its plan)."""
 
 import re
 import tempfile
@@ -25,6 +26,7 @@ from pipeline.git.refusals import Refused
 from pipeline.processes import copies_store
 from pipeline.processes.copies_work import CopyGit
 from pipeline.processes.crashpoint import crashpoint
+from pipeline.processes.runfolder import write_durably
 
 LIMIT = 300.0
 MOST_BYTES = 1 << 30
@@ -57,6 +59,8 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
         limit=float(request.get("limit") or LIMIT),
         most_bytes=int(request.get("most_bytes") or MOST_BYTES),
     )
+    if request.get("plan") and (plan := copies_store.read_plan(copy)):
+        write_durably(str(Path(request["plan"]).parent), Path(request["plan"]).name, plan)
     notes = [
         f"The session had changed .git/{name}; it was put back."
         for name in mended.changed

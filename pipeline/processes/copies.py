@@ -18,6 +18,8 @@ from pipeline.processes.disk import held
 
 Step = dict[str, Any]
 CHECKOUT_TIMEOUT = 900.0
+PLAN = ".huskies/plan.md"
+"""Where a coder keeps its plan; git leaves it alone."""
 SMALL_ENTRIES, SMALL_BYTES = 2_000, 64 << 20
 
 _CONFIG = """\
@@ -52,6 +54,7 @@ def skeleton(
         "HEAD": f"ref: {names.branch_ref(branch)}\n" if branch else f"{commit}\n",
         "config": config,
         "objects/info/alternates": alternates(control),
+        "info/exclude": f"/{PLAN}\n",
     }
     if branch:
         files[names.branch_ref(branch)] = f"{commit}\n"
@@ -78,13 +81,14 @@ def copy_steps(
     resume_from: str | None = None,
     base_branch: str | None = None,
     base_tip: str | None = None,
+    plan: str = "",
 ) -> list[Step]:
     """Runner steps that make a working copy of `commit` on `branch` (None: detached, as gates use it).
 
     `resume_from`: the commit of an earlier session's ref; the branch starts there instead. `base_branch`:
     also set this branch, at `base_tip` (by default at `commit`): after a conflict the coder needs the base
-    branch as it is now. Pin the base first (`pin_base`). A copy that exists is never touched: the last step
-    fails."""
+    branch as it is now. `plan`: what stands at PLAN; it is there before anything of the repository could lead a write elsewhere.
+    Pin the base first (`pin_base`). A copy that exists is never touched: the last step fails."""
     part = names.check_folder(copy.with_name(copy.name + ".part"))
     start = resume_from or commit
     base = (base_branch, base_tip or commit) if base_branch else None
@@ -94,6 +98,9 @@ def copy_steps(
     operations: list[list[Any]] = [["remove", str(part)], ["mkdir", str(part)]]
     operations += [["mkdir", str(git_dir / name)] for name in folders]
     operations += [["write", str(git_dir / name), text, 0o600] for name, text in files.items()]
+    if plan:
+        place = part / PLAN
+        operations += [["mkdir", str(place.parent)], ["write", str(place), plan, 0o600]]
     checkout = {
         "name": "checkout",
         "argv": ["git", "read-tree", "--reset", "-u", "HEAD"],

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.git.refusals import Refused
-from pipeline.processes.copies import alternates, skeleton
+from pipeline.processes.copies import PLAN, alternates, skeleton
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _HEAD = re.compile(rb"(ref: refs/[^\n]+|[0-9a-f]{40}|[0-9a-f]{64})\n?")
@@ -182,7 +182,7 @@ def _examine_folder(git_dir: int) -> None:
 
 def _mend_folder(git_dir: int, files: dict[str, str]) -> list[str]:
     ours: dict[str, bytes | None] = dict.fromkeys(_OBEYED)
-    for name in ("config", "shallow", "objects/info/alternates"):
+    for name in ("config", "shallow", "objects/info/alternates", "info/exclude"):
         ours[name] = files[name].encode() if name in files else None
     changed = []
     for name, wanted in ours.items():
@@ -236,7 +236,16 @@ def _parent(git_dir: int, name: str) -> tuple[int, str] | None:
     return current, last
 
 
-def _read(git_dir: int, name: str) -> bytes | None:
+def read_plan(copy: Path) -> bytes | None:
+    """What the session left at PLAN."""
+    top = os.open(copy, _FOLDER)
+    try:
+        return _read(top, PLAN, most=1 << 16)
+    finally:
+        os.close(top)
+
+
+def _read(git_dir: int, name: str, most: int = 1 << 28) -> bytes | None:
     """A small regular file's bytes; None for anything else."""
     found = _parent(git_dir, name)
     if found is None:
@@ -249,8 +258,11 @@ def _read(git_dir: int, name: str) -> bytes | None:
         return None
     finally:
         os.close(folder)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return None
     with os.fdopen(descriptor, "rb") as file:
-        return file.read(1 << 28) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+        return file.read(most)
 
 
 def _exists(git_dir: int, name: str) -> bool:

@@ -23,6 +23,31 @@ def first_prompt(**changes: object) -> str:
     return default_prompt(**(given | changes))  # type: ignore[arg-type]
 
 
+def test_the_layers_stand_in_their_order_after_the_story() -> None:
+    plan = prompts.plan_sentence(Path("/copies/abc/.huskies/plan.md"), begun=False)
+    prompt = first_prompt(
+        house="Tabs, never spaces.",
+        to_read=["README.md", "specs/tech/STACK.md"],
+        instructions="Be brief.",
+        plan=plan,
+    )
+    parts = [
+        "You are the coder",
+        "Title of story 7",
+        "nothing in the repository can",
+        "README.md, specs/tech/STACK.md",
+    ]
+    parts += [
+        "Tabs, never spaces.",
+        "Be brief.",
+        "/copies/abc/.huskies/plan.md before you change any code",
+        "Rules:",
+    ]
+    places = [prompt.index(part) for part in parts]
+    assert places == sorted(places)
+    assert "Read it first" in prompts.plan_sentence(Path("/p"), begun=True)
+
+
 def test_the_first_prompt_tells_the_story_and_the_rules() -> None:
     prompt = first_prompt()
     for part in (

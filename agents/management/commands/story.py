@@ -153,13 +153,15 @@ class Command(WatchingCommand):
             self.say(f"\n{story.description}\n")
         for criterion in story.criteria.all():
             self.say(f"  [{'x' if criterion.done else ' '}] {criterion.text}")
+        if story.plan:
+            self.say(f"\nThe agent's plan:\n\n{story.plan}\n")
         for change in story.changes.all():
             way = f" {change.from_stage} -> {change.to_stage}" if change.from_stage != change.to_stage else ""
             self.say(
                 f"  {change.at:%Y-%m-%d %H:%M:%S}  {change.verb}{way} by {change.actor}"
                 + (f": {change.why}" if change.why else "")
             )
-        return shape
+        return shape | {"plan": story.plan}
 
     def start(self, options: dict[str, Any]) -> dict[str, Any]:
         story = stories.find_story(options["story"])
