@@ -33,7 +33,7 @@ class Guidance(NamedTuple):
 def of(control: Path, commit: str) -> Guidance:
     """At a commit of the base branch; nothing of a repository that cannot be read, as the session will say."""
     try:
-        return _read(control, commit)
+        return _read(control, commit) if commit else Guidance()
     except GitError:
         return Guidance()
 
