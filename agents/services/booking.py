@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from agents.prices import MICRO
 from agents.services import breaker, spending
 from agents.services.progress import SOFT, Watch
 from pipeline.inserting import insert, moments
-from pipeline.kinds import NewEvent
+from pipeline.logevents import NewEvent
 from pipeline.models import Process
 
 KINDS = ("input", "output", "cache_read", "cache_write", "thinking")
@@ -80,7 +79,7 @@ class Booked(NamedTuple):
     thinking_tokens: int
     price_unknown: bool
     cost_usd: Decimal
-    at: datetime
+    at: int
 
 
 def _row(number: int, event: NewEvent) -> Booked:

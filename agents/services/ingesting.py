@@ -20,7 +20,7 @@ from agents.services import logins, reaching, telling
 from agents.services.progress import Watch
 from pipeline import conf, kinds
 from pipeline.inserting import as_json
-from pipeline.kinds import NewEvent
+from pipeline.logevents import Encoded, NewEvent, encoded
 from pipeline.models import Process
 from pipeline.processes.logfile import NOTE, LogDamaged, Record, read_records
 
@@ -90,15 +90,14 @@ def events_of(process: Process, records: Sequence[Record]) -> list[NewEvent]:
     if kept is None or kept.state is not process.parser_state:
         kept = _made(process)
     watch = Watch.of(process.parser_state)
-    new = telling.shown(process, _parsed(kept, records, process.offset))
-    new = masked(kept.redactor, new)
+    new = masked(kept.redactor, telling.shown(process, _parsed(kept, records, process.offset)))
     if records:
         copy = str(conf.copy_path(process.key))
         watch.take(new, copy=copy, heard=max(record.monotonic_ns for record in records))
     aside = kept.parser.waiting() > MOST_STORED
     state = kept.parser.state_without_lines() if aside else kept.parser.state()
     kept.state = process.parser_state = {
-        SEALED: seal(as_json(state)),
+        SEALED: seal(as_json(state).decode()),
         SINCE: kept.since,
         ASIDE: aside,
         "watch": watch.to_json(),
@@ -129,19 +128,18 @@ def _parsed(kept: Kept, records: Sequence[Record], begin: int) -> list[NewEvent]
     return new
 
 
-def masked(redactor: Redactor, new: list[NewEvent]) -> list[NewEvent]:
-    """The events with their bodies as JSON, and nothing secret in either."""
-    bodies = [as_json(one.body) for one in new]
-    if not redactor.suspects("\n".join(bodies).encode()):
-        return [NewEvent(one.kind, one.body, one.at, text) for one, text in zip(new, bodies, strict=True)]
-    found = []
-    for one, text in zip(new, bodies, strict=True):
-        body = one.body
-        if redactor.suspects(text.encode()):
-            body = without_secrets(redactor, body)
-            text = as_json(body)
-        found.append(NewEvent(one.kind, body, one.at, text))
-    return found
+def masked(redactor: Redactor, new: list[NewEvent]) -> Encoded:
+    """The events with their rows' JSON, and nothing secret in either."""
+    texts = encoded(new)
+    if any(map(redactor.suspects, texts)):
+        new = [
+            one._replace(body=without_secrets(redactor, one.body))
+            if redactor.suspects(as_json(one.body))
+            else one
+            for one in new
+        ]
+        texts = encoded(new)
+    return Encoded(new, texts)
 
 
 def without_secrets(redactor: Redactor, value: Any) -> Any:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from pipeline.kinds import NewEvent
+from pipeline.logevents import NewEvent
 
 MOST_READ = 1000
 """Paths remembered of one session; what it reads beyond them is no progress."""
@@ -60,7 +60,7 @@ class Watch:
         """`copy`: the path of the working copy, which differs from session to session; `heard`: when the newest record was written."""
         self.heard = max(self.heard, heard)
         for event in events:
-            body, at = event.body, event.at.timestamp()
+            body, at = event.body, event.at / 1e6
             if event.kind == "started":
                 self.began = True
             if event.kind in GOES_ON:

@@ -18,6 +18,7 @@ from django.db.models import F, Sum
 from agents.models import Agent, Budget, Session, Spend
 from agents.models.limit import PAID, Period, Scope, applying
 from agents.states import State
+from pipeline.logevents import moment
 from pipeline.models import Story
 from pipeline.prepared import Select
 
@@ -203,10 +204,10 @@ def left(session: Session, now: datetime) -> Decimal | None:
 
 
 class Counted(Protocol):
-    """What of a ledger row is summed."""
+    """What of a ledger row is summed; `at` in microseconds since 1970."""
 
     @property
-    def at(self) -> datetime: ...
+    def at(self) -> int: ...
     @property
     def model(self) -> str: ...
     @property
@@ -222,7 +223,7 @@ def add(session: Session, rows: Iterable[Counted]) -> dict[str, Any]:
     """
     of: dict[tuple[Any, str], list[Counted]] = {}
     for row in rows:
-        of.setdefault((row.at.astimezone(UTC).date(), row.model), []).append(row)
+        of.setdefault((moment(row.at).date(), row.model), []).append(row)
     whole: dict[str, Any] = dict.fromkeys(COLUMNS, 0)
     for (day, model), these in of.items():
         more: dict[str, Any] = {

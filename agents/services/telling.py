@@ -20,7 +20,7 @@ from agents.runtimes.base import Decision, Runtime
 from agents.services import permissions
 from agents.states import State
 from pipeline import conf, events
-from pipeline.kinds import NewEvent
+from pipeline.logevents import NewEvent
 from pipeline.models import Process
 from pipeline.models.process import ProcessState
 from pipeline.services import processes

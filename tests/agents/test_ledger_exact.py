@@ -19,7 +19,7 @@ from agents.runtimes import RUNTIMES
 from agents.runtimes.base import Event
 from agents.runtimes.ledger import COUNTS, PROMPT, Ledger
 from agents.services import booking
-from pipeline.kinds import NewEvent
+from pipeline.logevents import NewEvent, microseconds
 from pipeline.models import Process
 from tests import factories
 from tests.agents.working import session
@@ -259,7 +259,7 @@ def running(db: None) -> Session:
 
 def booked(running: Session, events: list[tuple[str, dict[str, Any]]], first: int = 1) -> Session:
     process = Process.objects.get(pk=running.process_id)
-    booking.book(process, [NewEvent(kind, body, AT) for kind, body in events], first)
+    booking.book(process, [NewEvent(kind, body, microseconds(AT)) for kind, body in events], first)
     running.refresh_from_db()
     return running
 

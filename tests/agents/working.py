@@ -10,8 +10,9 @@ from django.db import transaction
 from django.utils import timezone
 
 from agents.models import Agent, Credential, LedgerRow, Session
-from agents.services import deciding, spending
+from agents.services import booking, deciding, spending
 from pipeline import conf, moves
+from pipeline.logevents import microseconds
 from pipeline.models import Process, Story
 from tests.factories import ALICE
 
@@ -65,6 +66,11 @@ def end(of: Session, kind: str, reason: str = "It ended.", **told: Any) -> Sessi
     return of
 
 
+def booked(row: LedgerRow) -> booking.Booked:
+    counts = {name: getattr(row, name) for name in booking.Booked._fields if name != "at"}
+    return booking.Booked(**counts, at=microseconds(row.at))
+
+
 def spend(of: Session, cost: str, tokens: int = 0, at: datetime | None = None, seq: int = 1) -> None:
     """What one request used, as the stream would have booked it."""
     row = LedgerRow(
@@ -72,7 +78,7 @@ def spend(of: Session, cost: str, tokens: int = 0, at: datetime | None = None, s
     )
     with transaction.atomic():
         row.save(force_insert=True)
-        spending.add(of, [row])
+        spending.add(of, [booked(row)])
         Session.objects.filter(pk=of.pk).update(
             cost_usd=of.cost_usd + row.cost_usd, input_tokens=of.input_tokens + tokens
         )
