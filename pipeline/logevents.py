@@ -66,7 +66,7 @@ def microseconds(at: datetime) -> int:
 
 def encoded(new: Sequence[NewEvent]) -> list[bytes]:
     """The JSON of the rows for these events."""
-    plain = [tuple(one) for one in new]
+    plain = list(map(tuple, new))  # orjson takes no named ones
     return [as_json(plain[begin : begin + MOST_EVENTS]) for begin in range(0, len(plain), MOST_EVENTS)]
 
 

@@ -99,7 +99,8 @@ def given_back(session: Session) -> None:
 
 def shown(process: Process, new: list[NewEvent]) -> list[NewEvent]:
     """The events, with what the runner passed on in the place of its notes: the words of people (`said`), their answers (`answered`)."""
-    marks = [found for one in new if (found := MARK.fullmatch(_mark_of(one)))]
+    notes = [one for one in new if one.kind == "note"]
+    marks = [found for one in notes if (found := MARK.fullmatch(_mark_of(one)))]
     if not marks:
         return new
     bodies: dict[str, tuple[str, dict[str, Any]]] = {}

@@ -17,7 +17,7 @@ from agents.models import LedgerRow, Session, Spend
 from agents.prices import MICRO, cost
 from agents.runtimes import RUNTIMES
 from agents.runtimes.base import Event
-from agents.runtimes.ledger import COUNTS, PROMPT, Ledger
+from agents.runtimes.ledger import COUNTS, Ledger
 from agents.services import booking
 from pipeline.logevents import NewEvent, microseconds
 from pipeline.models import Process
@@ -45,7 +45,7 @@ def truth(requests: Iterable[tuple[str, Told]]) -> Counter[str]:
     total: Counter[str] = Counter()
     for model, counts in requests:
         total.update(counts)
-        prompt = sum(counts[kind] for kind in PROMPT)
+        prompt = sum(counts[kind] for kind in ("input", "cache_read", "cache_write"))
         total["usd"] += int(cost(model, counts, prompt).quantize(MICRO) * 10**6)
     return +total
 

@@ -67,8 +67,9 @@ def end(of: Session, kind: str, reason: str = "It ended.", **told: Any) -> Sessi
 
 
 def booked(row: LedgerRow) -> booking.Booked:
-    counts = {name: getattr(row, name) for name in booking.Booked._fields if name != "at"}
-    return booking.Booked(**counts, at=microseconds(row.at))
+    same = {name: getattr(row, name) for name in booking.Booked._fields if hasattr(row, name)}
+    cost = int(row.cost_usd * 10**6)
+    return booking.Booked(**same | {"cost": cost, "at": microseconds(row.at)})
 
 
 def spend(of: Session, cost: str, tokens: int = 0, at: datetime | None = None, seq: int = 1) -> None:
