@@ -35,6 +35,7 @@ from .lines import LineParser
 
 MOST_OPEN = 64  # tool calls and nested conversations that are followed at a time
 LONG_LINE = 4096  # characters of an unfinished line after which its words are passed on
+SHORT = BODY_BYTES // 4  # characters of any kind that stay in one piece
 # Of no interest to anyone who reads a session.
 QUIET = {"status", "thinking_tokens", "ui_invalidate", "background_tasks_changed", "commands_changed"}
 ERROR_KEYS = ("error", "api_error", "api_error_status", "api_error_type", "api_error_params")
@@ -73,13 +74,14 @@ class ClaudeParser(LineParser):
         return super().state() | copied(own)
 
     def _message(self, message: dict[str, Any]) -> list[Event]:
-        kind = text(message.get("type"))
-        if kind == "assistant":
+        said = message.get("type")
+        if said == "assistant":
             return self._assistant(message)
-        if kind == "user":
+        if said == "user":
             return self._user(message)
-        if kind == "stream_event":
+        if said == "stream_event":
             return self._stream(message)
+        kind = text(said)
         if kind == "system":
             return self._system(message)
         if kind == "rate_limit_event":
@@ -204,16 +206,13 @@ class ClaudeParser(LineParser):
         return self._texts(waiting, place, block, interrupted=True)
 
     def _texts(self, whole: str, place: str, block: Mapping[str, Any], **marks: bool) -> list[Event]:
-        short = len(whole) <= BODY_BYTES // 4  # of any characters, so it stays in one piece
-        # Of several lines, or cut where it hides what is secret: then those who store it cannot see that.
-        if self._redact is not None and not (self._unsuspected and short):
+        # What is cut into pieces may be cut within a secret: then those who store the pieces cannot see it.
+        if self._redact is not None and not (self._unsuspected and len(whole) <= SHORT):
             whole = self._redact(whole.encode("utf-8", "replace")).decode("utf-8", "replace")
         body: dict[str, Any] = {"message": block.get("request", ""), "block": block.get("index", 0)}
         if place:
             body["within"] = word(place)
         body |= marks
-        if short and not marks:
-            return [Event("text", body | {"text": whole})] if whole else []
         events: list[Event] = []
         while whole:
             piece, _ = clip(whole[:BODY_BYTES])  # at most 16 Ki characters, so the rest is short of them
@@ -241,7 +240,7 @@ class ClaudeParser(LineParser):
             counts = counts_of_message(inner.get("usage"))
             events = self._ledger.start(place, request, model or self._model, counts)
         for block in content if type(content) is list else [{"type": "text", "text": content}]:
-            events += self._block(mapping(block), place, request)
+            events += self._block(block if type(block) is dict else {}, place, request)
         return events
 
     def _block(self, block: dict[str, Any], place: str, request: str) -> list[Event]:
@@ -258,6 +257,8 @@ class ClaudeParser(LineParser):
     def _whole_text(self, whole: str, place: str, request: str) -> list[Event]:
         block = self._blocks.get(place)
         if block is None or block.get("request") != request:
+            if whole and self._unsuspected and not place and len(whole) <= SHORT:  # most of them
+                return [Event("text", {"message": request, "block": 0, "text": whole})]
             return self._texts(whole, place, {"request": request})
         sent, waiting = number(block.get("sent")), text(block.get("waiting"))
         block |= {"waiting": "", "sent": 0}

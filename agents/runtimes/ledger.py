@@ -47,26 +47,22 @@ class Ledger:
 
     def start(self, place: str, request: str, model: str, counts: Counts) -> list[Event]:
         """A request began; its `counts` are those of the prompt."""
-        place, request, model = word(place), word(request), word(model)
+        place, request = place and word(place), word(request)
         if len(self._open) >= MOST_SEEN and place not in self._open:
             self._open.pop(next(iter(self._open)))
-        self._open[place] = {"request": request, "model": model, "counts": NOTHING}
-        self._seen.pop(request, None)
-        self._seen[request] = None
-        if len(self._seen) > MOST_SEEN:
-            del self._seen[next(iter(self._seen))]
-        return self.grow(place, counts)
+        entry = self._open[place] = {"request": request, "model": word(model), "counts": NOTHING}
+        seen = self._seen
+        seen.pop(request, None)
+        seen[request] = None
+        if len(seen) > MOST_SEEN:
+            del seen[next(iter(seen))]
+        return self._grown(entry, counts, place)
 
     def grow(self, place: str, counts: Counts) -> list[Event]:
         """The request under way has used `counts` so far (cumulative); only growth is booked."""
         place = word(place)
         entry = self._open.get(place)
-        if entry is None:
-            return []
-        events = self._grown(entry, counts)
-        for event in events if place else ():
-            event.body["within"] = place
-        return events
+        return [] if entry is None else self._grown(entry, counts, place)
 
     def settle(self, totals: Mapping[str, Counts], mark: str) -> list[Event]:
         """The program's own totals of this run by model, as of now: books what no request has shown."""
@@ -84,7 +80,7 @@ class Ledger:
             events += self._grown(entry, unseen)
         return events
 
-    def _grown(self, entry: dict[str, Any], counts: Counts) -> list[Event]:
+    def _grown(self, entry: dict[str, Any], counts: Counts, place: str = "") -> list[Event]:
         known: Counts = entry["counts"]
         now = delta = counts if len(counts) == len(COUNTS) else NOTHING | counts
         if known is not NOTHING or min(now.values()) < 0 or max(now.values()) > MOST_COUNT:
@@ -116,12 +112,14 @@ class Ledger:
         body["cost_usd"] = dollars(more)
         if not listed:
             body["unlisted"] = True  # priced as the dearest model
+        if place:
+            body["within"] = place
         return [Event("usage", body)]
 
 
 def dollars(micro_dollars: int) -> str:
     """With six places, as the ledger's columns keep them."""
-    return f"{micro_dollars // 1_000_000}.{micro_dollars % 1_000_000:06d}"
+    return "%d.%06d" % divmod(micro_dollars, 1_000_000)  # noqa: UP031 - three times as fast as what it likes
 
 
 def added(one: Mapping[str, Counts], other: Mapping[str, Counts]) -> dict[str, Counts]:
@@ -141,7 +139,7 @@ def counts_of_message(usage: object) -> Counts:
         "input": number(told("input_tokens", 0)),
         "output": number(told("output_tokens", 0)),
         "cache_read": number(told("cache_read_input_tokens", 0)),
-        "cache_write": number(told("cache_creation_input_tokens", 0)),
+        "cache_write": number(one) if (one := told("cache_creation_input_tokens")) else 0,
         "cache_write_1h": number(mapping(created).get("ephemeral_1h_input_tokens")) if created else 0,
         "thinking": number(mapping(details).get("thinking_tokens")) if details else 0,
     }
