@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from django.conf import settings
@@ -21,7 +23,6 @@ TABLE = Path(__file__).with_name("prices.yaml")
 KINDS = ("input", "output", "cache_read", "cache_write", "cache_write_1h")
 STANDS_FOR = {"cache_read": "input", "cache_write": "input", "cache_write_1h": "cache_write"}
 """The price of which kind holds for one that is left out."""
-PER = Decimal(1_000_000)
 MICRO = Decimal("0.000001")
 MOST = Decimal(100_000)
 """US dollars per million tokens that a file may name at most; more is a slip of the pen."""
@@ -33,6 +34,23 @@ _DATED = re.compile(r"[-@]\d{8}$|-\d{4}-\d{2}-\d{2}$")
 _WINDOW = re.compile(r"\[[^\]]*\]$")
 
 Prices = Mapping[str, Decimal]
+
+
+class Rates(NamedTuple):
+    """The prices of prompts of more than `above` tokens, as whole numbers of 1/`unit` of a USD per million tokens."""
+
+    above: int
+    unit: int
+    input: int
+    output: int
+    cache_read: int
+    cache_write: int
+    cache_write_1h: int
+
+
+def _rates(above: int, prices: Prices) -> Rates:
+    unit = 10 ** max(0, *(-int(prices[kind].as_tuple().exponent) for kind in KINDS))
+    return Rates(above, unit, *(int(prices[kind] * unit) for kind in KINDS))
 
 
 class PricesUnreadable(ValueError):
@@ -58,6 +76,29 @@ class Price:
     above: tuple[tuple[int, Prices], ...] = ()
     source: str = OWN
     stated: frozenset[str] = frozenset(KINDS)
+    _rates: tuple[Rates, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        tiers = ((0, self.kinds), *self.above)
+        object.__setattr__(self, "_rates", tuple(_rates(limit, prices) for limit, prices in tiers))
+
+    def micro_dollars(self, usage: Mapping[str, int], prompt: int) -> int:
+        """Rounded half to even. A dollar for a million tokens is a millionth of one for each, and whole numbers add up fast and exactly."""
+        rates = self._rates[0]
+        for tier in self._rates[1:]:
+            if prompt > tier.above:
+                rates = tier
+        count = usage.get
+        written, lasting = count("cache_write", 0), count("cache_write_1h", 0)
+        total = (
+            rates.input * count("input", 0)
+            + rates.output * count("output", 0)
+            + rates.cache_read * count("cache_read", 0)
+        )
+        if written or lasting:
+            total += rates.cache_write * max(0, written - lasting) + rates.cache_write_1h * lasting
+        whole, rest = divmod(total, rates.unit)
+        return whole + (2 * rest > rates.unit or (2 * rest == rates.unit and whole & 1))
 
     def for_prompt(self, tokens: int) -> Prices:
         """The prices of a request with so long a prompt."""
@@ -86,8 +127,27 @@ def own_file() -> str:
     return os.path.join(settings.HUSKIES_HOME, settings.HUSKIES_PRICES)  # noqa: PTH118 - looked at for every request of a model
 
 
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """In this thread the table of now holds until the end, for however many requests."""
+    _holding.table = current()
+    try:
+        yield
+    finally:
+        _holding.table = None
+
+
+class _Holding(threading.local):
+    table: Table | None = None
+
+
+_holding = _Holding()
+
+
 def current() -> Table:
     """The table that holds now: a change of the server's file is seen at once, a broken one is told and the table without it holds."""
+    if _holding.table is not None:
+        return _holding.table
     path = own_file()
     try:
         seen = os.stat(path)  # noqa: PTH116
@@ -217,6 +277,7 @@ def _dearest(models: Mapping[str, Price]) -> Price:
     return Price(found[0][1], tuple(found[1:]), "the dearest of all")
 
 
+@functools.lru_cache(maxsize=256)
 def canonical(model: str) -> str:
     """The name of a model without its provider, a date and a window size."""
     return _DATED.sub("", _WINDOW.sub("", model.rpartition("/")[2] or model))
@@ -234,20 +295,15 @@ def is_listed(model: str | None) -> bool:
 
 
 def cost(model: str | None, usage: Mapping[str, int], prompt: int = 0) -> Decimal:
-    """The price in USD of token counts by kind; `cache_write` includes its `cache_write_1h`, `output` its thinking.
+    """The price in USD, to the millionth, of token counts by kind; `cache_write` includes its `cache_write_1h`, `output` its thinking.
 
     `prompt`: the tokens of the request's whole prompt, which decide on its tier; 0 where that is not known.
     """
-    return priced(of(model)[0], usage, prompt)
+    return usd(of(model)[0].micro_dollars(usage, prompt))
 
 
-def priced(price: Price, usage: Mapping[str, int], prompt: int = 0) -> Decimal:
-    kinds = price.for_prompt(prompt)
-    long_lived = max(0, usage.get("cache_write_1h", 0))
-    counts = {**usage, "cache_write": usage.get("cache_write", 0) - long_lived, "cache_write_1h": long_lived}
-    return (
-        sum((kinds[kind] * count for kind in KINDS if (count := counts.get(kind, 0)) > 0), Decimal(0)) / PER
-    )
+def usd(micro_dollars: int) -> Decimal:
+    return Decimal(micro_dollars).scaleb(-6)
 
 
 def counted_as() -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import secrets
 from pathlib import Path
 
@@ -85,11 +86,17 @@ def _box(*, make: bool) -> MultiFernet:
             f"A credential cannot be opened: its key file {path} is missing. Put it back, or add the credential again."
         )
     try:
-        return MultiFernet([Fernet(_stretched(base64.b64decode(line, validate=True))) for line in lines])
+        return _opened(tuple(lines))
     except ValueError as error:
         raise SealBroken(
             f"A credential cannot be opened: its key file {path} is damaged. Put it back from a backup."
         ) from error
+
+
+@functools.lru_cache(maxsize=2)
+def _opened(lines: tuple[str, ...]) -> MultiFernet:
+    """Raises ValueError."""
+    return MultiFernet([Fernet(_stretched(base64.b64decode(line, validate=True))) for line in lines])
 
 
 def _stretched(key: bytes) -> bytes:

@@ -11,7 +11,8 @@ from agents.models import Agent, Credential, PermissionRequest, Session
 from agents.services import faces, reaching, using
 from agents.states import State
 from pipeline import shapes
-from pipeline.models import LogEvent, Story
+from pipeline.logevents import LogEvent
+from pipeline.models import Story
 
 
 def register() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -14,6 +16,7 @@ from agents.models import Credential, RuntimeCheck, Session
 from agents.runtimes import RUNTIMES
 from agents.services import breaker, credentials, pool, reaching, roster
 from agents.talk_views import talk_of
+from pipeline import logevents
 from pipeline.exceptions import NotAllowed, Refused
 from pipeline.live.topics import newest
 from pipeline.models import Project, Story
@@ -94,7 +97,7 @@ def log_of(row: Session, begin: str | None) -> dict[str, object]:
     last = row.process.last_seq if row.process else 0
     given = int(begin) if begin and begin.isdecimal() and len(begin) < 18 else last - SHOWN + 1
     first = max(1, given)
-    shown = list(row.process.events.order_by("seq").filter(seq__gte=first)[:SHOWN]) if row.process else []
+    shown = list(islice(logevents.since(row.process.pk, first), SHOWN)) if row.process else []
     runtime = RUNTIMES.get(row.runtime)
     return {
         "session": row,

@@ -6,14 +6,14 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.kinds import NewEvent
+from pipeline.logevents import NewEvent
 from pipeline.models import Process
 from pipeline.processes import logfile
 
 logger = logging.getLogger("huskies.supervisor")
 
-BYTES_PER_TURN = 256 * 1024
-RECORDS_PER_TURN = 500
+BYTES_PER_TURN = 512 * 1024
+RECORDS_PER_TURN = 1000
 """Of one log, so that a turn stays short however short the lines are."""
 
 

@@ -5,22 +5,13 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
+from pipeline.logevents import NewEvent
 from pipeline.models import Process
 from pipeline.processes.logfile import NOTE, STDERR, Record
 
 LINE_BYTES = 16_384
-
-
-class NewEvent(NamedTuple):
-    """`json`: the body as it is stored, where somebody has made that already; "" = not yet."""
-
-    kind: str
-    body: dict[str, Any]
-    at: datetime
-    json: str = ""
 
 
 class Handler(ABC):
@@ -65,8 +56,9 @@ def handler_of(process: Process) -> Handler:
     return _handlers[process.kind]
 
 
-def when(record: Record) -> datetime:
-    return datetime.fromtimestamp(record.wall_ns / 1e9, tz=UTC)
+def when(record: Record) -> int:
+    """In microseconds since 1970."""
+    return record.wall_ns // 1000
 
 
 def text_of(data: bytes) -> str:

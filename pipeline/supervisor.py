@@ -23,7 +23,8 @@ from django.utils import timezone
 
 from pipeline import conf, events, following, kinds, logevents, sweeps
 from pipeline.following import Batch, Followed
-from pipeline.models import LogEvent, Process
+from pipeline.logevents import NewEvent
+from pipeline.models import Process
 from pipeline.models.process import ProcessState
 from pipeline.prepared import Select
 from pipeline.processes import identity as identities
@@ -325,18 +326,13 @@ class Supervisor:
         self.end(process.pk)
 
     def cut_here(self, process: Process) -> None:
-        """A killed runner leaves a mark where its log was cut."""
-        LogEvent.objects.create(
-            process=process,
-            seq=process.last_seq + 1,
-            kind="cut",
-            at=timezone.now(),
-            body={
-                "text": "Cut here: the process that kept this log was killed. What it had not written yet is lost."
-            },
-        )
-        Process.objects.filter(pk=process.pk).update(last_seq=process.last_seq + 1)
-        events.nudge(f"process:{process.key}")
+        """A killed runner leaves a mark where its log was cut, unless another supervisor was here."""
+        seq = process.last_seq + 1
+        mine = Process.objects.filter(pk=process.pk, last_seq=process.last_seq)
+        if mine.update(last_seq=seq):
+            text = "Cut here: the process that kept this log was killed. What it had not written yet is lost."
+            logevents.append(process.pk, seq, [NewEvent("cut", {"text": text}, time.time_ns() // 1000)])
+            events.nudge(f"process:{process.key}")
 
     def end(self, process_id: int) -> None:
         if not self.guarded(lambda: processes.handle_end(process_id), f"handler of process {process_id}"):

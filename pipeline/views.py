@@ -13,7 +13,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from pipeline import conf, needs
+from pipeline import conf, logevents, needs
 from pipeline.actors import Actor
 from pipeline.exceptions import NotAllowed, Refused
 from pipeline.forms import StoryForm
@@ -332,7 +332,7 @@ def gate_run(request: HttpRequest, pk: int) -> HttpResponse:
     """One evaluation of the gate, live while it runs."""
     run = get_object_or_404(GateRun.objects.select_related("story__project", "process"), pk=pk)
     project = project_for(request, run.story.project.name)
-    events = list(run.process.events.order_by("-seq")[:500])[::-1] if run.process else []
+    events = logevents.last(run.process.pk, 500) if run.process else []
     return render(
         request,
         "pipeline/gate_run.html",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 FileOp = list[str | int]  # ["mkdir", path] and so on: done by the runner before the program starts
 
@@ -173,8 +173,7 @@ class Trial:
     entry: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(NamedTuple):
     """One thing that happened; `body` is JSON, safe to store, and at most some 20 KiB.
 
     `permission`: the program waits for an answer; body {"id", "tool", "input", "text"} and perhaps "keep" (see
@@ -212,7 +211,10 @@ class Record(Protocol):
 
 
 class Parser(Protocol):
-    def feed(self, record: Record) -> list[Event]: ...
+    def feed(self, record: Record, masked: bool = False) -> list[Event]:
+        """`masked`: it is known that nothing within the record has to be masked."""
+        ...
+
     def state(self) -> dict[str, Any]: ...
     def waiting(self) -> int: ...
     def state_without_lines(self) -> dict[str, Any]: ...

@@ -31,6 +31,15 @@ def clip(text: str, limit: int = BODY_BYTES) -> tuple[str, int]:
     return raw[:limit].decode("utf-8", "ignore"), whole - limit
 
 
+def word(value: Any, limit: int = 100) -> str:
+    """A short text, such as a name or an id; "" for anything else than a text."""
+    if type(value) is not str:
+        return ""
+    if len(value) <= limit and value.isascii() and "\x00" not in value:
+        return value
+    return clip(value, limit)[0]
+
+
 def clipped(text: str, limit: int = BODY_BYTES) -> dict[str, Any]:
     """`{"text": …}` for an event's body, with `"cut"` (bytes left out) only where something was."""
     kept, cut = clip(text, limit)
@@ -110,7 +119,9 @@ def text(value: Any) -> str:
 
 def number(value: Any) -> int:
     """A count or a time as a plain, not negative, 63-bit integer; 0 for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if type(value) is int:
+        return value if 0 <= value < 2**63 else 0 if value < 0 else 2**63 - 1
+    if not isinstance(value, float):
         return 0
     try:
         return max(0, min(int(value), 2**63 - 1))

@@ -26,6 +26,7 @@ from .bounds import (
     number,
     readable,
     text,
+    word,
 )
 from .claude_outcomes import judge, reset_time
 from .claude_tools import result_text, tool_summary
@@ -34,6 +35,7 @@ from .lines import LineParser
 
 MOST_OPEN = 64  # tool calls and nested conversations that are followed at a time
 LONG_LINE = 4096  # characters of an unfinished line after which its words are passed on
+SHORT = BODY_BYTES // 4  # characters of any kind that stay in one piece
 # Of no interest to anyone who reads a session.
 QUIET = {"status", "thinking_tokens", "ui_invalidate", "background_tasks_changed", "commands_changed"}
 ERROR_KEYS = ("error", "api_error", "api_error_status", "api_error_type", "api_error_params")
@@ -72,13 +74,14 @@ class ClaudeParser(LineParser):
         return super().state() | copied(own)
 
     def _message(self, message: dict[str, Any]) -> list[Event]:
-        kind = text(message.get("type"))
-        if kind == "stream_event":
-            return self._stream(message)
-        if kind == "assistant":
+        said = message.get("type")
+        if said == "assistant":
             return self._assistant(message)
-        if kind == "user":
+        if said == "user":
             return self._user(message)
+        if said == "stream_event":
+            return self._stream(message)
+        kind = text(said)
         if kind == "system":
             return self._system(message)
         if kind == "rate_limit_event":
@@ -203,12 +206,13 @@ class ClaudeParser(LineParser):
         return self._texts(waiting, place, block, interrupted=True)
 
     def _texts(self, whole: str, place: str, block: Mapping[str, Any], **marks: bool) -> list[Event]:
-        if self._redact is not None:  # a secret may have been split over two pieces
+        # What is cut into pieces may be cut within a secret: then those who store the pieces cannot see it.
+        if self._redact is not None and not (self._unsuspected and len(whole) <= SHORT):
             whole = self._redact(whole.encode("utf-8", "replace")).decode("utf-8", "replace")
-        body: dict[str, Any] = {"message": block.get("request", ""), "block": number(block.get("index"))}
+        body: dict[str, Any] = {"message": block.get("request", ""), "block": block.get("index", 0)}
         if place:
-            body["within"] = clip(place, 100)[0]
-        body |= {mark: True for mark, value in marks.items() if value}
+            body["within"] = word(place)
+        body |= marks
         events: list[Event] = []
         while whole:
             piece, _ = clip(whole[:BODY_BYTES])  # at most 16 Ki characters, so the rest is short of them
@@ -222,40 +226,40 @@ class ClaudeParser(LineParser):
 
     def _assistant(self, message: dict[str, Any]) -> list[Event]:
         inner, place = mapping(message.get("message")), text(message.get("parent_tool_use_id"))
-        events: list[Event] = []
-        if message.get("is_api_error_message") or text(inner.get("model")) == "<synthetic>":
+        model = text(inner.get("model"))
+        if message.get("is_api_error_message") or model == "<synthetic>":
             self._error = bounded({key: message.get(key) for key in ERROR_KEYS})
             said = result_text(inner.get("content"))
             return [
                 *self._interrupted(place),
                 Event("note", {"note": "provider_error", **clipped(said, 4000)}),
             ]
-        request = text(inner.get("id"))
+        events: list[Event] = []
+        request, content = word(inner.get("id")), inner.get("content")
         if request and not self._ledger.has_seen(request):  # no pieces were shown: count what is said here
-            model = text(inner.get("model")) or self._model
-            events += self._ledger.start(place, request, model, counts_of_message(inner.get("usage")))
-        content = inner.get("content")
-        for block in content if isinstance(content, list) else [{"type": "text", "text": content}]:
-            events += self._block(mapping(block), place, request)
+            counts = counts_of_message(inner.get("usage"))
+            events = self._ledger.start(place, request, model or self._model, counts)
+        for block in content if type(content) is list else [{"type": "text", "text": content}]:
+            events += self._block(block if type(block) is dict else {}, place, request)
         return events
 
     def _block(self, block: dict[str, Any], place: str, request: str) -> list[Event]:
-        kind = text(block.get("type"))
+        kind = block.get("type")
         if kind == "text":
             return self._whole_text(clean(text(block.get("text"))), place, request)
-        if kind == "thinking":
-            thought = text(block.get("thinking"))
-            return (
-                [Event("thinking", {"message": clip(request, 100)[0], **clipped(thought)})] if thought else []
-            )
         if kind in ("tool_use", "server_tool_use"):
             return [self._tool_start(block, place)]
-        return [_unknown(kind or "block", block)]
+        if kind == "thinking":
+            thought = text(block.get("thinking"))
+            return [Event("thinking", {"message": request, **clipped(thought)})] if thought else []
+        return [_unknown(text(kind) or "block", block)]
 
     def _whole_text(self, whole: str, place: str, request: str) -> list[Event]:
         block = self._blocks.get(place)
-        if block is None or block.get("request") != clip(request, 100)[0]:
-            return self._texts(whole, place, {"request": clip(request, 100)[0]})
+        if block is None or block.get("request") != request:
+            if whole and self._unsuspected and not place and len(whole) <= SHORT:  # most of them
+                return [Event("text", {"message": request, "block": 0, "text": whole})]
+            return self._texts(whole, place, {"request": request})
         sent, waiting = number(block.get("sent")), text(block.get("waiting"))
         block |= {"waiting": "", "sent": 0}
         if sent and len(whole) != sent + len(waiting):
@@ -264,17 +268,19 @@ class ClaudeParser(LineParser):
         return self._texts(whole[sent:], place, block)
 
     def _tool_start(self, block: dict[str, Any], place: str) -> Event:
-        name, call = clip(text(block.get("name")), 100)[0], clip(text(block.get("id")), 100)[0]
+        name, call, arguments = word(block.get("name")), word(block.get("id")), mapping(block.get("input"))
         known = self.tools.get(name, name)
-        title, details = tool_summary(known, mapping(block.get("input")))
+        title, details = tool_summary(known, arguments)
         if len(self._tools) >= MOST_OPEN:
-            self._tools.pop(next(iter(self._tools)))
+            del self._tools[next(iter(self._tools))]
         self._tools[call] = name
         body: dict[str, Any] = {"id": call, "name": name, "title": title, **clipped(details)}
-        path = text(mapping(block.get("input")).get("file_path"))
-        if known == "Read" and path:
-            body["reads"] = clip(path, 500)[0]
-        return Event("tool_start", body | ({"within": clip(place, 100)[0]} if place else {}))
+        path = text(arguments.get("file_path")) if known == "Read" else ""
+        if path:
+            body["reads"] = word(path, 500)
+        if place:
+            body["within"] = word(place)
+        return Event("tool_start", body)
 
     def _user(self, message: dict[str, Any]) -> list[Event]:
         content = mapping(message.get("message")).get("content")
@@ -292,18 +298,19 @@ class ClaudeParser(LineParser):
         return events
 
     def _tool_end(self, block: dict[str, Any], details: dict[str, Any]) -> Event:
-        call = clip(text(block.get("tool_use_id")), 100)[0]
+        call = word(block.get("tool_use_id"))
         body: dict[str, Any] = {
             "id": call,
             "name": self._tools.pop(call, ""),
             "error": bool(block.get("is_error")),
             **clipped(result_text(block.get("content"))),
         }
-        changed = mapping(details.get("bashEditDiff")).get("changedFiles")
-        if not isinstance(changed, list) and details.get("type") in ("create", "update"):
-            changed = [details.get("filePath")]
-        if isinstance(changed, list) and changed:
-            body["files"] = bounded(changed, 300)
+        if details:
+            changed = mapping(details.get("bashEditDiff")).get("changedFiles")
+            if not isinstance(changed, list) and details.get("type") in ("create", "update"):
+                changed = [details.get("filePath")]
+            if isinstance(changed, list) and changed:
+                body["files"] = bounded(changed, 300)
         return Event("tool_end", body)
 
     def _asked(self, request_id: str, request: dict[str, Any]) -> list[Event]:

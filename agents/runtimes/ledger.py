@@ -11,17 +11,15 @@ often its counts are told, in whatever pieces and whichever other requests come 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Any
 
 from agents import prices
-from agents.prices import MICRO, canonical
+from agents.prices import canonical
 
 from .base import Event
-from .bounds import clip, mapping, number, text
+from .bounds import clip, mapping, number, word
 
 COUNTS = ("input", "output", "cache_read", "cache_write", "cache_write_1h", "thinking")
-PROMPT = ("input", "cache_read", "cache_write")  # the kinds that a request's prompt is made of
 MOST_SEEN = 64  # ids of the last requests, to know one that the stream has shown already
 MOST_MODELS = 32
 MOST_COUNT = (
@@ -29,6 +27,8 @@ MOST_COUNT = (
 )  # tokens of one kind that one request, or what is settled at once, may be said to have used
 
 Counts = dict[str, int]
+NOTHING: Counts = dict.fromkeys(COUNTS, 0)
+"""Never changed: what grows is a new one."""
 
 
 class Ledger:
@@ -37,33 +37,32 @@ class Ledger:
         # of the request that is under way, by the tool use that it runs in ("" is the conversation)
         self._open: dict[str, dict[str, Any]] = mapping(known.get("open"))
         self._totals: dict[str, Counts] = mapping(known.get("totals"))
-        self._seen: list[str] = list(known.get("seen") or [])
+        self._seen: dict[str, None] = dict.fromkeys(known.get("seen") or ())
 
     def state(self) -> dict[str, Any]:
-        return {"open": self._open, "totals": self._totals, "seen": self._seen}
+        return {"open": self._open, "totals": self._totals, "seen": list(self._seen)}
 
     def has_seen(self, request: str) -> bool:
-        return clip(request, 100)[0] in self._seen
+        return word(request) in self._seen
 
     def start(self, place: str, request: str, model: str, counts: Counts) -> list[Event]:
         """A request began; its `counts` are those of the prompt."""
-        place, request, model = (clip(one, 100)[0] for one in (place, request, model))
+        place, request = place and word(place), word(request)
         if len(self._open) >= MOST_SEEN and place not in self._open:
             self._open.pop(next(iter(self._open)))
-        self._open[place] = {"request": request, "model": model, "counts": dict.fromkeys(COUNTS, 0)}
-        self._seen = [*self._seen, request][-MOST_SEEN:]
-        return self.grow(place, counts)
+        entry = self._open[place] = {"request": request, "model": word(model), "counts": NOTHING}
+        seen = self._seen
+        seen.pop(request, None)
+        seen[request] = None
+        if len(seen) > MOST_SEEN:
+            del seen[next(iter(seen))]
+        return self._grown(entry, counts, place)
 
     def grow(self, place: str, counts: Counts) -> list[Event]:
         """The request under way has used `counts` so far (cumulative); only growth is booked."""
-        place = clip(place, 100)[0]
+        place = word(place)
         entry = self._open.get(place)
-        if entry is None:
-            return []
-        events = self._grown(entry, counts)
-        for event in events if place else ():
-            event.body["within"] = place
-        return events
+        return [] if entry is None else self._grown(entry, counts, place)
 
     def settle(self, totals: Mapping[str, Counts], mark: str) -> list[Event]:
         """The program's own totals of this run by model, as of now: books what no request has shown."""
@@ -75,40 +74,52 @@ class Ledger:
             entry = {
                 "request": f"unseen-{mark}",
                 "model": model,
-                "counts": dict.fromkeys(COUNTS, 0),
+                "counts": NOTHING,
                 "many": True,
             }
             events += self._grown(entry, unseen)
         return events
 
-    def _grown(self, entry: dict[str, Any], counts: Counts) -> list[Event]:
+    def _grown(self, entry: dict[str, Any], counts: Counts, place: str = "") -> list[Event]:
         known: Counts = entry["counts"]
-        delta: Counts = {}
-        for kind in COUNTS:
-            more = min(counts.get(kind, 0), MOST_COUNT) - known.get(kind, 0)
-            delta[kind] = more if more > 0 else 0
-        if not any(delta.values()):
+        now = delta = counts if len(counts) == len(COUNTS) else NOTHING | counts
+        if known is not NOTHING or min(now.values()) < 0 or max(now.values()) > MOST_COUNT:
+            now, delta = {}, {}
+            for kind in COUNTS:
+                before = known.get(kind, 0)
+                more = min(counts.get(kind, 0), MOST_COUNT) - before
+                delta[kind] = more = more if more > 0 else 0
+                now[kind] = before + more
+        if now == known:
             return []
-        now = entry["counts"] = {kind: known.get(kind, 0) + delta[kind] for kind in COUNTS}
-        model = text(entry["model"])
+        entry["counts"] = now
+        model = entry["model"]
         name = canonical(model)
-        if name in self._totals or len(self._totals) < MOST_MODELS:
-            before = self._totals.get(name, {})
-            self._totals[name] = {kind: before.get(kind, 0) + delta[kind] for kind in COUNTS}
+        if name in self._totals:
+            booked = self._totals[name]
+            for kind, more in delta.items():
+                if more:
+                    booked[kind] += more
+        elif len(self._totals) < MOST_MODELS:
+            self._totals[name] = dict(delta)
         # How long each prompt of several requests was is not known: the price of a short one holds.
-        prompt = 0 if entry.get("many") else sum(now[kind] for kind in PROMPT)
+        prompt = 0 if entry.get("many") else now["input"] + now["cache_read"] + now["cache_write"]
         price, listed = prices.of(model)
-        whole, paid = prices.priced(price, now, prompt).quantize(MICRO), Decimal(entry.get("cost", "0"))
-        entry["cost"] = format(max(whole, paid), "f")
-        body: dict[str, Any] = {
-            "request_id": clip(text(entry["request"]), 100)[0],
-            "model": clip(model, 100)[0],
-            **delta,
-        }
-        body["cost_usd"] = format(max(Decimal(0), whole - paid), "f")
+        whole, paid = price.micro_dollars(now, prompt), entry.get("paid", 0)
+        more = whole - paid if whole > paid else 0
+        entry["paid"] = paid + more
+        body: dict[str, Any] = {"request_id": entry["request"], "model": model, **delta}
+        body["cost_usd"] = dollars(more)
         if not listed:
             body["unlisted"] = True  # priced as the dearest model
+        if place:
+            body["within"] = place
         return [Event("usage", body)]
+
+
+def dollars(micro_dollars: int) -> str:
+    """With six places, as the ledger's columns keep them."""
+    return "%d.%06d" % divmod(micro_dollars, 1_000_000)  # noqa: UP031 - three times as fast as what it likes
 
 
 def added(one: Mapping[str, Counts], other: Mapping[str, Counts]) -> dict[str, Counts]:
@@ -122,14 +133,15 @@ def added(one: Mapping[str, Counts], other: Mapping[str, Counts]) -> dict[str, C
 
 def counts_of_message(usage: object) -> Counts:
     """Counts from the `usage` of an Anthropic message; absent ones are 0."""
-    raw = mapping(usage)
+    told = mapping(usage).get
+    created, details = told("cache_creation"), told("output_tokens_details")
     return {
-        "input": number(raw.get("input_tokens")),
-        "output": number(raw.get("output_tokens")),
-        "cache_read": number(raw.get("cache_read_input_tokens")),
-        "cache_write": number(raw.get("cache_creation_input_tokens")),
-        "cache_write_1h": number(mapping(raw.get("cache_creation")).get("ephemeral_1h_input_tokens")),
-        "thinking": number(mapping(raw.get("output_tokens_details")).get("thinking_tokens")),
+        "input": number(told("input_tokens", 0)),
+        "output": number(told("output_tokens", 0)),
+        "cache_read": number(told("cache_read_input_tokens", 0)),
+        "cache_write": number(one) if (one := told("cache_creation_input_tokens")) else 0,
+        "cache_write_1h": number(mapping(created).get("ephemeral_1h_input_tokens")) if created else 0,
+        "thinking": number(mapping(details).get("thinking_tokens")) if details else 0,
     }
 
 

@@ -40,6 +40,7 @@ class LineParser(ABC):
     def __init__(self, state: Mapping[str, Any] | None = None, redact: Redact | None = None) -> None:
         known = copied(state)
         self._redact = redact
+        self._unsuspected = False  # nothing within the present record has to be masked
         self._pending = {
             int(key): base64.b64decode(value) for key, value in mapping(known.get("pending")).items()
         }
@@ -94,12 +95,19 @@ class LineParser(ABC):
                 self._pending.pop(stream, None)
                 self._over.pop(stream, None)
 
-    def feed(self, record: Record) -> list[Event]:
-        """The events of one record; never raises, whatever the program printed."""
-        stream, flags = record.stream, record.flags
+    def feed(self, record: Record, masked: bool = False) -> list[Event]:
+        """The events of one record; never raises, whatever the program printed. `masked`: nothing within it has to be masked."""
+        stream, flags, self._unsuspected = record.stream, record.flags, masked
         whole = not flags and stream not in self._pending and not self._torn and len(record.data) <= MOST_LINE
         if whole and stream in STREAM_NAMES:
-            return self._whole(stream, self._redacted(record.data), 0)
+            line = record.data if masked else self._redacted(record.data)
+            if stream == STDOUT and self._main and line[:1] == b"{":
+                try:
+                    value = orjson.loads(line)
+                except ValueError:
+                    return self._whole(stream, line, 0)
+                return self._message(value)
+            return self._whole(stream, line, 0)
         if stream == NOTE:
             return self._note(record.data)
         if stream not in STREAM_NAMES:

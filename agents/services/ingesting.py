@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from agents import prices
 from agents.models import Session
 from agents.redaction import Redactor
 from agents.runtimes import get_runtime
@@ -20,7 +21,7 @@ from agents.services import logins, reaching, telling
 from agents.services.progress import Watch
 from pipeline import conf, kinds
 from pipeline.inserting import as_json
-from pipeline.kinds import NewEvent
+from pipeline.logevents import Encoded, NewEvent, encoded
 from pipeline.models import Process
 from pipeline.processes.logfile import NOTE, LogDamaged, Record, read_records
 
@@ -90,15 +91,16 @@ def events_of(process: Process, records: Sequence[Record]) -> list[NewEvent]:
     if kept is None or kept.state is not process.parser_state:
         kept = _made(process)
     watch = Watch.of(process.parser_state)
-    new = telling.shown(process, _parsed(kept, records, process.offset))
-    new = masked(kept.redactor, new)
+    with prices.held():
+        found = _parsed(kept, records, process.offset)
+    new = masked(kept.redactor, telling.shown(process, found))
     if records:
         copy = str(conf.copy_path(process.key))
         watch.take(new, copy=copy, heard=max(record.monotonic_ns for record in records))
     aside = kept.parser.waiting() > MOST_STORED
     state = kept.parser.state_without_lines() if aside else kept.parser.state()
     kept.state = process.parser_state = {
-        SEALED: seal(as_json(state)),
+        SEALED: seal(as_json(state).decode()),
         SINCE: kept.since,
         ASIDE: aside,
         "watch": watch.to_json(),
@@ -113,35 +115,37 @@ def _parsed(kept: Kept, records: Sequence[Record], begin: int) -> list[NewEvent]
     """`begin`: where in the log the first record does."""
     new: list[NewEvent] = []
     feed, waiting = kept.parser.feed, kept.parser.waiting
+    made = tuple.__new__  # NewEvent's own takes twice as long
+    # One look over all of them: only where it suspects something each line is looked at.
+    safe = not kept.redactor.suspects(b"\n".join([record.data for record in records]))
     for record in records:
-        found = feed(record)
+        found = feed(record, safe)
         if not waiting():
             kept.since = None
         elif kept.since is None:
             kept.since = begin
         begin = record.end
-        if record.stream == NOTE and not any(e.kind == "note" for e in found):
-            note = kinds.as_event(record)
-            new += [NewEvent(e.kind, e.body, kinds.when(record)) for e in found] + ([note] if note else [])
-        elif found:
+        if found:
             at = kinds.when(record)
-            new += [NewEvent(e.kind, e.body, at) for e in found]
+            new += [made(NewEvent, (kind, body, at)) for kind, body in found]
+        if record.stream == NOTE and not any(kind == "note" for kind, _ in found):
+            note = kinds.as_event(record)
+            new += [note] if note else []
     return new
 
 
-def masked(redactor: Redactor, new: list[NewEvent]) -> list[NewEvent]:
-    """The events with their bodies as JSON, and nothing secret in either."""
-    bodies = [as_json(one.body) for one in new]
-    if not redactor.suspects("\n".join(bodies).encode()):
-        return [NewEvent(one.kind, one.body, one.at, text) for one, text in zip(new, bodies, strict=True)]
-    found = []
-    for one, text in zip(new, bodies, strict=True):
-        body = one.body
-        if redactor.suspects(text.encode()):
-            body = without_secrets(redactor, body)
-            text = as_json(body)
-        found.append(NewEvent(one.kind, body, one.at, text))
-    return found
+def masked(redactor: Redactor, new: list[NewEvent]) -> Encoded:
+    """The events with their rows' JSON, and nothing secret in either."""
+    texts = encoded(new)
+    if any(map(redactor.suspects, texts)):
+        new = [
+            one._replace(body=without_secrets(redactor, one.body))
+            if redactor.suspects(as_json(one.body))
+            else one
+            for one in new
+        ]
+        texts = encoded(new)
+    return Encoded(new, texts)
 
 
 def without_secrets(redactor: Redactor, value: Any) -> Any:

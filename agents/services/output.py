@@ -8,24 +8,16 @@ from typing import Any
 
 from agents.models import Session
 from agents.states import State
-from pipeline.models import LogEvent
+from pipeline import logevents
+from pipeline.logevents import LogEvent
 
 LOOK_SECONDS = 0.2
-BATCH = 500
 
 
 def events(session: Session, start: int = 1) -> Iterator[LogEvent]:
     """The events from number `start` on, in batches: a long session never stands whole in memory."""
-    if session.process_id is None:
-        return
-    while True:
-        batch = list(
-            LogEvent.objects.filter(process_id=session.process_id, seq__gte=start).order_by("seq")[:BATCH]
-        )
-        yield from batch
-        if len(batch) < BATCH:
-            return
-        start = batch[-1].seq + 1
+    if session.process_id is not None:
+        yield from logevents.since(session.process_id, start)
 
 
 def followed(session: Session, start: int = 1) -> Iterator[LogEvent]:

@@ -26,7 +26,7 @@ from agents.states import State
 from pipeline import conf, events, moves, taskqueue
 from pipeline.actors import SERVER, Actor
 from pipeline.exceptions import BadInput, NotAllowed
-from pipeline.kinds import NewEvent
+from pipeline.logevents import NewEvent
 from pipeline.models import Process, Project
 from pipeline.prepared import Select
 from pipeline.roles import MAY, may

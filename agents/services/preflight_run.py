@@ -21,11 +21,11 @@ from agents.runtimes import get_runtime
 from agents.runtimes.base import Command, Credential, GitIdentity, Launch, LaunchRefused, Runtime
 from agents.runtimes.lines import MAIN_STEP
 from agents.services import preflight, preflight_judging
-from pipeline import conf, kinds
+from pipeline import conf, kinds, logevents
 from pipeline.exceptions import Refused
 from pipeline.git.command import control_environment
-from pipeline.kinds import NewEvent
-from pipeline.models import LogEvent, Process
+from pipeline.logevents import NewEvent
+from pipeline.models import Process
 from pipeline.models.process import ProcessState
 from pipeline.processes import confine
 from pipeline.processes.logfile import Record
@@ -173,10 +173,10 @@ class PreflightHandler(kinds.Handler):
         row = preflight.locked(process.host, process.request["runtime"])
         if row.process_id == process.pk:
             runtime = get_runtime(row.runtime)
-            events = LogEvent.objects.filter(process=process).order_by("seq").values_list("kind", "body")
+            events = [(event.kind, event.body) for event in logevents.since(process.pk)]
             verdict = preflight_judging.judge(
                 runtime,
-                list(events),
+                events,
                 runtime.parser(process.parser_state or None).outcome(
                     process.exit if process.state == ProcessState.EXITED else None
                 ),

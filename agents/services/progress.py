@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from pipeline.kinds import NewEvent
+from pipeline.logevents import NewEvent
 
 MOST_READ = 1000
 """Paths remembered of one session; what it reads beyond them is no progress."""
@@ -35,7 +35,7 @@ class Watch:
     turns: int = 0
     tool_turns: int = 0
     used_tool: bool = False
-    requests: list[str] = field(default_factory=list)
+    requests: dict[str, None] = field(default_factory=dict)
     read: list[str] = field(default_factory=list)
     changed: int = 0
     progressed: float = 0
@@ -48,43 +48,51 @@ class Watch:
     asked_since: float = 0
     waited: float = 0
 
+    def __post_init__(self) -> None:
+        self.requests = dict.fromkeys(
+            self.requests
+        )  # stored as a list: jsonb does not keep the order of keys
+
     @classmethod
     def of(cls, parser_state: Mapping[str, Any]) -> Watch:
         known = parser_state.get("watch") or {}
-        return cls(**{name: value for name, value in known.items() if name in cls.__dataclass_fields__})
+        fields = cls.__dataclass_fields__
+        return cls(**{name: _copied(value) for name, value in known.items() if name in fields})
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: _copied(getattr(self, name)) for name in self.__dataclass_fields__}
 
     def take(self, events: Iterable[NewEvent], *, copy: str, heard: int) -> None:
         """`copy`: the path of the working copy, which differs from session to session; `heard`: when the newest record was written."""
         self.heard = max(self.heard, heard)
-        for event in events:
-            body, at = event.body, event.at.timestamp()
-            if event.kind == "started":
-                self.began = True
-            if event.kind in GOES_ON:
+        for kind, body, microseconds in events:
+            if kind in GOES_ON and (self.blocked or self.until or self.waits_until):
                 self.blocked, self.until, self.waits_until = 0, 0, 0
-            if event.kind == "usage":
+            if kind == "usage":
                 self._request(str(body.get("request_id", "")), bool(body.get("within")))
-            elif event.kind == "tool_start":
-                self._tool(body, at, copy)
-            elif event.kind == "tool_end":
-                self.open = [one for one in self.open if one != body.get("id")]
+            elif kind == "tool_start":
+                self._tool(body, microseconds / 1e6, copy)
+            elif kind == "tool_end":
+                if body.get("id") in self.open:
+                    self.open = [one for one in self.open if one != body["id"]]
                 if body.get("files"):
-                    self.changed, self.progressed = self.changed + 1, at
-            elif event.kind == "rate_limit":
-                self._limit(body, at)
-            elif event.kind == "retry":
-                self.waits_until = at + float(body.get("delay_ms") or 0) / 1000
-            elif event.kind in ("permission", "permission_over", "answered"):
-                self._asks(event.kind, body, at)
+                    self.changed, self.progressed = self.changed + 1, microseconds / 1e6
+            elif kind == "started":
+                self.began = True
+            elif kind == "rate_limit":
+                self._limit(body, microseconds / 1e6)
+            elif kind == "retry":
+                self.waits_until = microseconds / 1e6 + float(body.get("delay_ms") or 0) / 1000
+            elif kind in ("permission", "permission_over", "answered"):
+                self._asks(kind, body, microseconds / 1e6)
 
     def _request(self, request: str, within: bool) -> None:
         """One request of the conversation itself is one turn, however often its counts grow."""
-        if within or not request or request.startswith("unseen-") or request in self.requests:
+        if within or not request or request in self.requests or request.startswith("unseen-"):
             return
-        self.requests = [*self.requests, request][-MOST_REQUESTS:]
+        self.requests[request] = None
+        if len(self.requests) > MOST_REQUESTS:
+            del self.requests[next(iter(self.requests))]
         self.turns += 1
         self.used_tool = False
         self.open = []  # a model is asked again only when it has the results of its tools, said or not
@@ -94,7 +102,8 @@ class Watch:
             self.used_tool = True
             self.tool_turns += 1
         if body.get("id"):
-            self.open = [*self.open, str(body["id"])][-MOST_OPEN:]
+            self.open.append(str(body["id"]))
+            del self.open[:-MOST_OPEN]
         path = body.get("reads")
         if path and len(self.read) < MOST_READ:
             mark = hashlib.blake2s(str(path).removeprefix(f"{copy}/").encode(), digest_size=4).hexdigest()
@@ -130,6 +139,10 @@ class Watch:
         if self.open or self.asked or max(self.until, self.waits_until) > now.timestamp():
             return 0.0
         return max(0.0, (now_ns - self.heard) / 1e9) if self.heard else 0.0
+
+
+def _copied(value: Any) -> Any:
+    return list(value) if isinstance(value, list | dict) else value
 
 
 def new_reads(watch: Watch, earlier: Iterable[Watch]) -> bool:

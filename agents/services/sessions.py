@@ -32,7 +32,7 @@ from agents.services import (
 from agents.states import ARROWS, State, StopCause
 from pipeline import conf, events, kinds, taskqueue
 from pipeline.exceptions import Refused
-from pipeline.kinds import NewEvent
+from pipeline.logevents import NewEvent
 from pipeline.models import Process, Project, Story
 from pipeline.models.process import ProcessState
 from pipeline.models.story import lock_story

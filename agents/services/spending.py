@@ -13,11 +13,14 @@ from decimal import Decimal
 from operator import attrgetter
 from typing import Any, Protocol
 
-from django.db.models import F, Sum
+from django.db.models import Sum
 
 from agents.models import Agent, Budget, Session, Spend
 from agents.models.limit import PAID, Period, Scope, applying
+from agents.prices import usd
 from agents.states import State
+from pipeline.inserting import add_up
+from pipeline.logevents import moment
 from pipeline.models import Story
 from pipeline.prepared import Select
 
@@ -26,6 +29,7 @@ OF_LAST = 10
 TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
 COLUMNS = (*TOKENS, "thinking_tokens", "tokens", "usd", "unpriced_usd")
 """What is summed in a row of Spend; thinking is part of the output."""
+DAY = 24 * 60 * 60 * 1_000_000
 LEAST_USD = Decimal("0.01")
 """What a program is given at least: nothing at all would mean no limit to it."""
 
@@ -203,14 +207,14 @@ def left(session: Session, now: datetime) -> Decimal | None:
 
 
 class Counted(Protocol):
-    """What of a ledger row is summed."""
+    """What of a ledger row is summed; `at` in microseconds since 1970, `cost` in millionths of a USD."""
 
     @property
-    def at(self) -> datetime: ...
+    def at(self) -> int: ...
     @property
     def model(self) -> str: ...
     @property
-    def cost_usd(self) -> Decimal: ...
+    def cost(self) -> int: ...
     @property
     def price_unknown(self) -> bool: ...
 
@@ -220,23 +224,23 @@ def add(session: Session, rows: Iterable[Counted]) -> dict[str, Any]:
 
     Returns the sums of all of them: COLUMNS, and `cost_usd`.
     """
-    of: dict[tuple[Any, str], list[Counted]] = {}
+    of: dict[tuple[int, str], list[Counted]] = {}
     for row in rows:
-        of.setdefault((row.at.astimezone(UTC).date(), row.model), []).append(row)
+        of.setdefault((row.at // DAY, row.model), []).append(row)
     whole: dict[str, Any] = dict.fromkeys(COLUMNS, 0)
     for (day, model), these in of.items():
         more: dict[str, Any] = {
             name: sum(map(attrgetter(name), these)) for name in (*TOKENS, "thinking_tokens")
         }
         more["tokens"] = sum(more[name] for name in TOKENS)
-        more["usd"] = sum((row.cost_usd for row in these), Decimal(0))
-        more["unpriced_usd"] = sum((row.cost_usd for row in these if row.price_unknown), Decimal(0))
+        more["usd"] = usd(sum(row.cost for row in these))
+        more["unpriced_usd"] = usd(sum(row.cost for row in these if row.price_unknown))
         whole = {name: whole[name] + more[name] for name in COLUMNS}
         # A session's log has one writer at a time, so nobody else makes the row meanwhile (and the constraint would tell).
-        mine = Spend.objects.filter(session=session, day=day, model=model)
-        if not mine.update(**{name: F(name) + value for name, value in more.items()}):
+        day_of = moment(day * DAY).date()
+        if not add_up(Spend, {"session": session.pk, "day": day_of, "model": model}, more):
             Spend.objects.create(
-                day=day,
+                day=day_of,
                 session=session,
                 story_id=session.story_id,
                 project_id=session.project_id,

@@ -20,7 +20,7 @@ from agents.runtimes.base import Decision, Runtime
 from agents.services import permissions
 from agents.states import State
 from pipeline import conf, events
-from pipeline.kinds import NewEvent
+from pipeline.logevents import NewEvent
 from pipeline.models import Process
 from pipeline.models.process import ProcessState
 from pipeline.prepared import Select
@@ -119,7 +119,8 @@ def given_back(session: Session) -> None:
 
 def shown(process: Process, new: list[NewEvent]) -> list[NewEvent]:
     """The events, with what the runner passed on in the place of its notes: the words of people (`said`), their answers (`answered`)."""
-    marks = [found for one in new if (found := MARK.fullmatch(_mark_of(one)))]
+    notes = [one for one in new if one.kind == "note"]
+    marks = [found for one in notes if (found := MARK.fullmatch(_mark_of(one)))]
     if not marks:
         return new
     bodies: dict[str, tuple[str, dict[str, Any]]] = {}

@@ -13,8 +13,8 @@ from agents.exceptions import StillRunning
 from agents.models import Session
 from agents.services import looking
 from agents.states import State
-from pipeline import conf
-from pipeline.models import GateRun, LogEvent, Story
+from pipeline import conf, logevents
+from pipeline.models import GateRun, Story
 from pipeline.services import gates
 from pipeline.shapes import money
 from pipeline.stages import ACTIVE, Stage
@@ -121,11 +121,9 @@ def tail(session: Session) -> str:
     """The end of what the agent said and its tools printed, bounded."""
     if session.process_id is None:
         return ""
-    rows = LogEvent.objects.filter(
-        process_id=session.process_id, kind__in=("text", "line", "output", "tool_end")
-    )
-    said = [str(row.body.get("text") or "") for row in rows.order_by("-seq")[:TAIL_LINES]]
-    return "\n".join(reversed([text for text in said if text]))[-TAIL_CHARACTERS:]
+    said = logevents.last(session.process_id, TAIL_LINES, ("text", "line", "output", "tool_end"))
+    texts = [str(event.body.get("text") or "") for event in said]
+    return "\n".join(text for text in texts if text)[-TAIL_CHARACTERS:]
 
 
 def _cost(story: Story) -> Decimal:

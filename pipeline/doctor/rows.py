@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
-from django.db.models import Count, F, Max, Q
-from django.db.models.functions import Coalesce
+from django.db.models import Count, F, Q
 from django.utils import timezone
 
-from pipeline import conf
+from pipeline import conf, logevents
 from pipeline.doctor import Lie
 from pipeline.models import GateRun, Merge, Process, Story
 from pipeline.models.process import ProcessState
@@ -70,9 +69,7 @@ def logs() -> Iterator[Lie]:
     """R3: the events of a process are numbered 1, 2, 3 ... without a hole, and its whole log was read."""
     # One statement: events and `last_seq` move in one transaction, so it sees them together.
     kept = Process.objects.filter(Q(story=None) | Q(story__deleting=""))
-    numbered = kept.annotate(count=Count("events"), last=Coalesce(Max("events__seq"), 0))
-    holed = numbered.exclude(count=F("last_seq"), last=F("last_seq"))
-    for key, count, last, said in holed.values_list("key", "count", "last", "last_seq"):
+    for key, count, last, said in logevents.holed(kept):
         yield Lie("R3", f"process {key}", f"it has {count} events, the last is {last}, and it says {said}.")
     for process in Process.objects.filter(state=ProcessState.HANDLED, host=conf.host()):
         size = int((process.exit or {}).get("log_size", 0))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pipeline import conf, kinds
+from pipeline import conf, kinds, logevents
 from pipeline.exceptions import Refused
 from pipeline.gates import Judgement, judge, tail
 from pipeline.gates.verdict import GATE_STEP
 from pipeline.git.control import pin_base
-from pipeline.models import GateRun, LogEvent, Process
+from pipeline.logevents import NewEvent
+from pipeline.models import GateRun, Process
 from pipeline.models.gate import GateState, Verdict
 from pipeline.models.process import ProcessState
 from pipeline.processes import confine, sidecars
@@ -58,7 +60,7 @@ class GateHandler(kinds.Handler):
             },
         }
 
-    def stored(self, process: Process, events: Sequence[kinds.NewEvent], first_seq: int) -> None:
+    def stored(self, process: Process, events: Sequence[NewEvent], first_seq: int) -> None:
         if first_seq == 1 and events:
             gates.began(process)
 
@@ -150,10 +152,5 @@ def timeouts(file: ProjectFile) -> dict[str, float]:
 
 def output_of(process: Process) -> str:
     """The end of what the gate printed, stdout and stderr as they came."""
-
-    def newest_first() -> Iterator[str]:
-        rows = LogEvent.objects.filter(process=process, kind="line").order_by("-seq")[:LAST_EVENTS]
-        for event in rows.iterator(chunk_size=200):
-            yield str(event.body.get("text", ""))
-
-    return tail(newest_first())
+    lines = islice(logevents.backwards(process.pk, ("line",)), LAST_EVENTS)
+    return tail(str(event.body.get("text", "")) for event in lines)

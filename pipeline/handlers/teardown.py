@@ -7,8 +7,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from pipeline import conf, events
-from pipeline.models import LogEvent, Process, Project
+from pipeline import conf, events, logevents
+from pipeline.models import Process, Project
 from pipeline.processes import confine
 from pipeline.services import projectfiles
 
@@ -29,10 +29,13 @@ def steps_before(process: Process, keys: list[str]) -> list[dict[str, Any]]:
 
 def tell_failures(process: Process) -> None:
     """What of it did not end well, where people look for it; inside the caller's transaction."""
-    notes = LogEvent.objects.filter(
-        process=process, kind="note", body__note="step-end", body__step__startswith=projectfiles.TEARDOWN
-    )
-    failed = [row.body for row in notes if (row.body.get("outcome"), row.body.get("code")) != ("exited", 0)]
+    ends = [
+        note.body
+        for note in logevents.since(process.pk, kinds=("note",))
+        if note.body.get("note") == "step-end"
+        and str(note.body.get("step")).startswith(projectfiles.TEARDOWN)
+    ]
+    failed = [body for body in ends if (body.get("outcome"), body.get("code")) != ("exited", 0)]
     for body in failed:
         how = f"exit code {body['code']}" if body.get("outcome") == "exited" else body.get("outcome")
         text = f"The {body['step']} failed ({how}) in a working copy, which is removed all the same."

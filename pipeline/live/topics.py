@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 from django.template.loader import render_to_string
 
-from pipeline.models import Event, EventCounter, LogEvent, Process, Project, Story
+from pipeline import logevents
+from pipeline.models import Event, EventCounter, Process, Project, Story
 
 TOPICS_AT_MOST = 20
 """To which one socket may listen."""
@@ -97,7 +99,8 @@ def context_of(stories: list[Story]) -> dict[int, dict[str, Any]]:
 
 
 def _of_process(topic: str, key: str, cursor: int) -> dict[str, Any] | None:
-    rows = list(LogEvent.objects.filter(process__key=key, seq__gt=cursor).order_by("seq")[: AT_MOST + 1])
+    process = Process.objects.filter(key=key).values_list("pk", flat=True).first()
+    rows = list(islice(logevents.since(process, cursor + 1), AT_MOST + 1)) if process else []
     if not rows:
         return None
     if len(rows) > AT_MOST:

@@ -976,7 +976,7 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
-            name="LogEvent",
+            name="LogPart",
             fields=[
                 (
                     "id",
@@ -984,24 +984,27 @@ class Migration(migrations.Migration):
                         auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
                     ),
                 ),
-                ("seq", models.PositiveBigIntegerField()),
-                ("kind", models.CharField(max_length=20)),
-                ("body", models.JSONField(default=dict)),
-                ("at", models.DateTimeField()),
+                ("first_seq", models.PositiveBigIntegerField()),
+                ("last_seq", models.PositiveBigIntegerField()),
+                ("events", models.TextField(help_text="JSON: [[kind, body, microseconds since 1970], ...].")),
                 (
                     "process",
                     models.ForeignKey(
                         db_index=False,
                         on_delete=django.db.models.deletion.CASCADE,
-                        related_name="events",
+                        related_name="log_parts",
                         to="pipeline.process",
                     ),
                 ),
             ],
             options={
-                "ordering": ["process_id", "seq"],
+                "ordering": ["process_id", "first_seq"],
                 "constraints": [
-                    models.UniqueConstraint(fields=("process", "seq"), name="events_are_numbered_once")
+                    models.UniqueConstraint(fields=("process", "first_seq"), name="events_are_numbered_once"),
+                    models.CheckConstraint(
+                        condition=models.Q(("first_seq__lte", models.F("last_seq"))),
+                        name="log_part_has_events",
+                    ),
                 ],
             },
         ),

@@ -3,7 +3,7 @@
 from pipeline.models.event import Event, EventCounter
 from pipeline.models.gate import GateRun
 from pipeline.models.merge import Merge
-from pipeline.models.process import LogEvent, Process
+from pipeline.models.process import LogPart, Process
 from pipeline.models.project import Membership, Project, ProjectVersion
 from pipeline.models.server import Act, Capacity, Host
 from pipeline.models.story import Criterion, Dependency, StageChange, Story
@@ -17,7 +17,7 @@ __all__ = [
     "EventCounter",
     "GateRun",
     "Host",
-    "LogEvent",
+    "LogPart",
     "Membership",
     "Merge",
     "Process",

@@ -1,9 +1,9 @@
-"""A child program under a runner, and the numbered events of its log."""
+"""A child program under a runner, and its log, as people read it."""
 
 from __future__ import annotations
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 
 from pipeline.models.project import Project
 from pipeline.models.story import Story
@@ -65,19 +65,21 @@ class Process(models.Model):
         return f"{self.kind} {self.key} ({self.state})"
 
 
-class LogEvent(models.Model):
-    """One numbered event of a process's log: what people read. `seq` is dense: 1, 2, 3 ... from its single writer."""
+class LogPart(models.Model):
+    """Consecutive events of a process's log; `pipeline.logevents` alone writes and reads them."""
 
-    # The constraint's own index begins with it: a second one would be written with every line.
-    process = models.ForeignKey(Process, on_delete=models.CASCADE, related_name="events", db_index=False)
-    seq = models.PositiveBigIntegerField()
-    kind = models.CharField(max_length=20)
-    body = models.JSONField(default=dict)
-    at = models.DateTimeField()
+    # The constraint's own index begins with it: a second one would be written with every row.
+    process = models.ForeignKey(Process, on_delete=models.CASCADE, related_name="log_parts", db_index=False)
+    first_seq = models.PositiveBigIntegerField()
+    last_seq = models.PositiveBigIntegerField()
+    events = models.TextField(help_text="JSON: [[kind, body, microseconds since 1970], ...].")
 
     class Meta:
-        ordering = ["process_id", "seq"]
-        constraints = [models.UniqueConstraint(fields=["process", "seq"], name="events_are_numbered_once")]
+        ordering = ["process_id", "first_seq"]
+        constraints = [
+            models.UniqueConstraint(fields=["process", "first_seq"], name="events_are_numbered_once"),
+            models.CheckConstraint(condition=Q(first_seq__lte=F("last_seq")), name="log_part_has_events"),
+        ]
 
     def __str__(self) -> str:
-        return f"{self.process_id}#{self.seq} {self.kind}"
+        return f"{self.process_id}#{self.first_seq}-{self.last_seq}"

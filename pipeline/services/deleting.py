@@ -13,13 +13,13 @@ from collections.abc import Callable
 from django.db import transaction
 from django.db.models import F
 
-from pipeline import conf, events, moves, signals
+from pipeline import conf, events, logevents, moves, signals
 from pipeline.actors import SERVER, Actor
 from pipeline.exceptions import NotFound
 from pipeline.git.command import GitError
 from pipeline.git.control import delete_refs
 from pipeline.git.names import branch_ref, merge_ref, session_ref, snapshot_ref
-from pipeline.models import Act, GateRun, LogEvent, Merge, Story
+from pipeline.models import Act, GateRun, Merge, Story
 from pipeline.models.gate import GateState
 from pipeline.models.merge import OVER
 from pipeline.processes.crashpoint import crashpoint
@@ -27,8 +27,6 @@ from pipeline.services import dependencies, processes
 from pipeline.services.stories import check_may, locked, refuse_deleted
 
 logger = logging.getLogger("huskies.stories")
-
-LINES_AT_ONCE = 5000
 
 busy: list[Callable[[int], bool]] = []
 """What the apps above add: whether something of theirs still works on the story of that id."""
@@ -92,7 +90,7 @@ def finish(story_id: int) -> bool:
         refs += map(merge_ref, merges)
         delete_refs(control, refs)
     crashpoint("delete-refs-gone")
-    _delete_lines(story)
+    logevents.delete_of(story)
     _delete_rows(story, keys)
     crashpoint("delete-committed")
     return True
@@ -106,15 +104,6 @@ def lives(story: Story) -> bool:
         or Merge.objects.filter(story=story).exclude(state__in=OVER).exists()
         or any(works(story.pk) for works in busy)
     )
-
-
-def _delete_lines(story: Story) -> None:
-    """The output of its sessions may be long: a transaction for each part, so that others can write in between."""
-    lines = LogEvent.objects.filter(process__story=story)
-    while LogEvent.objects.filter(pk__in=list(lines.values_list("pk", flat=True)[:LINES_AT_ONCE])).delete()[
-        0
-    ]:
-        pass
 
 
 def _delete_rows(story: Story, keys: list[str]) -> None:

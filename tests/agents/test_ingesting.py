@@ -13,11 +13,12 @@ from agents.models import Session
 from agents.services import ingesting
 from pipeline import conf
 from pipeline.following import Followed
-from pipeline.models import LogEvent, Process
+from pipeline.models import Process
 from pipeline.processes.records import CONTINUED, GAP, HEAD, STDERR, STDOUT, VERSION
 from pipeline.supervisor import Supervisor
 from tests import factories
 from tests.agents.working import session
+from tests.logs import events
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PIECE = 20_000
@@ -72,9 +73,7 @@ def taken(killed: bool) -> tuple[list[tuple[str, Any]], int]:
             ingesting._kept.clear()
             supervisor = Supervisor()
             supervisor.followed[process.pk] = followed = Followed(stored, folder)
-    return [
-        (event.kind, event.body) for event in LogEvent.objects.filter(process=process).order_by("seq")
-    ], largest
+    return [(event.kind, event.body) for event in events(process)], largest
 
 
 @pytest.mark.parametrize("turn", [1, 3, 500])

@@ -17,9 +17,9 @@ from agents.models import LedgerRow, Session, Spend
 from agents.prices import MICRO, cost
 from agents.runtimes import RUNTIMES
 from agents.runtimes.base import Event
-from agents.runtimes.ledger import COUNTS, PROMPT, Ledger
+from agents.runtimes.ledger import COUNTS, Ledger
 from agents.services import booking
-from pipeline.kinds import NewEvent
+from pipeline.logevents import NewEvent, microseconds
 from pipeline.models import Process
 from tests import factories
 from tests.agents.working import session
@@ -45,7 +45,7 @@ def truth(requests: Iterable[tuple[str, Told]]) -> Counter[str]:
     total: Counter[str] = Counter()
     for model, counts in requests:
         total.update(counts)
-        prompt = sum(counts[kind] for kind in PROMPT)
+        prompt = sum(counts[kind] for kind in ("input", "cache_read", "cache_write"))
         total["usd"] += int(cost(model, counts, prompt).quantize(MICRO) * 10**6)
     return +total
 
@@ -259,7 +259,7 @@ def running(db: None) -> Session:
 
 def booked(running: Session, events: list[tuple[str, dict[str, Any]]], first: int = 1) -> Session:
     process = Process.objects.get(pk=running.process_id)
-    booking.book(process, [NewEvent(kind, body, AT) for kind, body in events], first)
+    booking.book(process, [NewEvent(kind, body, microseconds(AT)) for kind, body in events], first)
     running.refresh_from_db()
     return running
 

@@ -21,7 +21,7 @@ from agents.services.progress import Watch
 from pipeline import conf
 from pipeline.actors import Actor
 from pipeline.exceptions import BadInput, NotAllowed
-from pipeline.kinds import NewEvent
+from pipeline.logevents import NewEvent, microseconds
 from pipeline.models import Membership, StageChange
 from pipeline.roles import Role
 from tests import factories
@@ -40,7 +40,7 @@ def running(**values: Any) -> Session:
 
 def ask(session: Session, number: int = 1, command: str = "git push", **body: Any) -> PermissionRequest:
     """As the batch that stored the event would."""
-    event = NewEvent("permission", asking(number, command) | body, timezone.now())
+    event = NewEvent("permission", asking(number, command) | body, microseconds(timezone.now()))
     assert session.process is not None
     with transaction.atomic():
         permissions.take(session.process, [event])
@@ -206,20 +206,20 @@ def test_the_rules_are_those_of_the_agent_else_of_the_project() -> None:
 
 def test_waiting_is_no_silence_and_ends_with_the_answer() -> None:
     watch, now = Watch(), timezone.now()
-    at = now - timedelta(seconds=100)
+    at, then = microseconds(now - timedelta(seconds=100)), microseconds(now)
     watch.take(
         [NewEvent("permission", asking(1, "a"), at), NewEvent("permission", asking(2, "b"), at)],
         copy="",
         heard=1,
     )
     assert watch.silent_for(10**12, now) == 0.0 and watch.waits(now.timestamp()) == pytest.approx(100)
-    watch.take([NewEvent("answered", {"id": "r1"}, now)], copy="", heard=1)
+    watch.take([NewEvent("answered", {"id": "r1"}, then)], copy="", heard=1)
     assert watch.asked == ["r2"]
-    watch.take([NewEvent("permission_over", {"id": "r2"}, now)], copy="", heard=1)
+    watch.take([NewEvent("permission_over", {"id": "r2"}, then)], copy="", heard=1)
     assert watch.waits(now.timestamp() + 50) == pytest.approx(100)
     assert watch.silent_for(10**12, now) > 900
     # One that was refused already waits for nobody.
-    watch.take([NewEvent("permission", asking(3, "c") | {"decision": "denied"}, now)], copy="", heard=1)
+    watch.take([NewEvent("permission", asking(3, "c") | {"decision": "denied"}, then)], copy="", heard=1)
     assert watch.asked == []
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,8 +14,9 @@ from agents.runtimes import RUNTIMES
 from agents.services import preflight
 from pipeline import conf
 from pipeline.actors import SERVER
-from pipeline.models import LogEvent, Process
+from pipeline.models import Process
 from tests.agent_programs import APIS, CLAUDE, CODEX, GEMINI, OPENCODE, QWEN, AgentProgram, programs
+from tests.logs import events, words
 from tests.pipeline.worlds import World
 
 pytestmark = pytest.mark.timeout(180)
@@ -65,10 +65,10 @@ def test_the_real_program_is_fit_and_flags_parser_and_sandbox_are_proved(
     assert (row.state, row.reason, row.remedy, row.warning) == ("fit", "", "", ""), row.sentence
     assert row.proved == {"flags": True, "parser": True, "sandbox": True}
     assert row.version and row.path and row.seconds and row.checked_at and not row.logged_in
-    kinds = set(LogEvent.objects.filter(process=row.process).values_list("kind", flat=True))
+    kinds = {event.kind for event in events(row.process)}
     assert {"started", "tool_start", "tool_end", "text", "usage", "ended"} <= kinds
     assert (row.process.project, row.process.kind) == (None, "preflight")
-    log = json.dumps(list(LogEvent.objects.filter(process=row.process).values_list("body", flat=True)))
+    log = words(row.process)
     secret = (preflight.scratch(row.process.key) / "canary").read_text()
     assert (
         len(secret) == 32

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.services.progress import MOST_OPEN, MOST_READ, Watch, new_reads
-from pipeline.kinds import NewEvent
+from pipeline.logevents import NewEvent, microseconds
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 COPY = "/data/copies/k"
@@ -26,12 +26,14 @@ bodies = st.fixed_dictionaries(
     },
 )
 kinds = st.sampled_from(["started", "text", "usage", "tool_start", "tool_end", "rate_limit", "retry", "note"])
-streams = st.lists(st.builds(lambda kind, body: NewEvent(kind, body, NOW), kinds, bodies), max_size=30)
+streams = st.lists(
+    st.builds(lambda kind, body: NewEvent(kind, body, microseconds(NOW)), kinds, bodies), max_size=30
+)
 
 
 def watched(*events: tuple[str, dict[str, Any]]) -> Watch:
     watch = Watch()
-    watch.take([NewEvent(kind, body, NOW) for kind, body in events], copy=COPY, heard=1)
+    watch.take([NewEvent(kind, body, microseconds(NOW)) for kind, body in events], copy=COPY, heard=1)
     return watch
 
 
@@ -66,10 +68,14 @@ def test_a_file_that_was_read_before_in_another_copy_is_not_new() -> None:
     first = watched(("tool_start", {"reads": "/data/copies/k/src/a.py"}))
     again, other = Watch(), Watch()
     again.take(
-        [NewEvent("tool_start", {"reads": "/data/copies/z/src/a.py"}, NOW)], copy="/data/copies/z", heard=1
+        [NewEvent("tool_start", {"reads": "/data/copies/z/src/a.py"}, microseconds(NOW))],
+        copy="/data/copies/z",
+        heard=1,
     )
     other.take(
-        [NewEvent("tool_start", {"reads": "/data/copies/z/src/b.py"}, NOW)], copy="/data/copies/z", heard=1
+        [NewEvent("tool_start", {"reads": "/data/copies/z/src/b.py"}, microseconds(NOW))],
+        copy="/data/copies/z",
+        heard=1,
     )
     assert not new_reads(again, [first])
     assert new_reads(other, [first]) and new_reads(first, [])

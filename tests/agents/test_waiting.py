@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 from django.db import connection
-from django.utils import timezone
 
 from agents.exceptions import StillRunning
 from agents.models import Session
 from agents.services import output, pool, waiting
-from pipeline import conf
-from pipeline.models import LogEvent, Story
+from pipeline import conf, logevents
+from pipeline.models import Story
 from pipeline.services.stories import perform
 from tests import factories
 from tests.e2e.shop import Shop, wait_for, write
 from tests.factories import ALICE
+from tests.logs import add_events
 
 REPORT = {
     "story", "stage", "session", "agent", "outcome", "reason", "gate", "output", "conversation", "worktree", "commits", "tokens", "cost_usd",
@@ -149,11 +149,10 @@ def test_output_is_read_from_any_point_in_order_and_without_gaps() -> None:
     factories.coder(project)
     session = pool.start_story(factories.story(project), actor=ALICE).session
     assert session is not None and session.process is not None
-    many = output.BATCH + 7
-    LogEvent.objects.bulk_create(
-        LogEvent(process=session.process, seq=n, kind="text", body={"text": f"line {n}"}, at=timezone.now())
-        for n in range(1, many + 1)
-    )
+    many = logevents.MOST_EVENTS * 2 + 7
+    for n in range(1, 41):  # more rows than are read at a time, of one event each
+        add_events(session.process.pk, n, f"line {n}", kind="text")
+    add_events(session.process.pk, 41, *(f"line {n}" for n in range(41, many + 1)), kind="text")
     assert [row.seq for row in output.events(session, 1)] == list(range(1, many + 1))
     assert [row.seq for row in output.events(session, many - 1)] == [many - 1, many]
     Session.objects.filter(pk=session.pk).update(state="ended", outcome="done")

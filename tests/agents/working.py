@@ -10,8 +10,9 @@ from django.db import transaction
 from django.utils import timezone
 
 from agents.models import Agent, Credential, LedgerRow, Session
-from agents.services import deciding, spending
+from agents.services import booking, deciding, spending
 from pipeline import conf, moves
+from pipeline.logevents import microseconds
 from pipeline.models import Process, Story
 from tests.factories import ALICE
 
@@ -65,6 +66,12 @@ def end(of: Session, kind: str, reason: str = "It ended.", **told: Any) -> Sessi
     return of
 
 
+def booked(row: LedgerRow) -> booking.Booked:
+    same = {name: getattr(row, name) for name in booking.Booked._fields if hasattr(row, name)}
+    cost = int(row.cost_usd * 10**6)
+    return booking.Booked(**same | {"cost": cost, "at": microseconds(row.at)})
+
+
 def spend(of: Session, cost: str, tokens: int = 0, at: datetime | None = None, seq: int = 1) -> None:
     """What one request used, as the stream would have booked it."""
     row = LedgerRow(
@@ -72,7 +79,7 @@ def spend(of: Session, cost: str, tokens: int = 0, at: datetime | None = None, s
     )
     with transaction.atomic():
         row.save(force_insert=True)
-        spending.add(of, [row])
+        spending.add(of, [booked(row)])
         Session.objects.filter(pk=of.pk).update(
             cost_usd=of.cost_usd + row.cost_usd, input_tokens=of.input_tokens + tokens
         )

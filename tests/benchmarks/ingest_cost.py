@@ -22,7 +22,7 @@ from agents.models import Credential, Session
 from agents.sealing import seal
 from pipeline import conf, datafolder
 from pipeline.following import Followed
-from pipeline.models import LogEvent, Process
+from pipeline.models import LogPart, Process
 from pipeline.processes.records import CONTINUED, HEAD, MAX_DATA, STDOUT, VERSION
 from pipeline.supervisor import Supervisor
 from tests import factories
@@ -107,7 +107,7 @@ class Intake:
 
     def take(self) -> float:
         """Seconds of processor time until all of it is stored."""
-        LogEvent.objects.filter(process=self.process).delete()
+        LogPart.objects.filter(process=self.process).delete()
         Session.objects.get(process=self.process).ledger.all().delete()
         Process.objects.filter(pk=self.process.pk).update(offset=0, last_seq=0, parser_state={})
         self.process.refresh_from_db()

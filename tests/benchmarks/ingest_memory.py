@@ -8,9 +8,8 @@ from pathlib import Path
 
 from django.core.management import call_command
 
-from pipeline import conf, datafolder
+from pipeline import conf, datafolder, logevents
 from pipeline.following import Followed
-from pipeline.models import LogEvent
 from pipeline.processes.records import CONTINUED, HEAD, MAX_DATA, STDOUT, VERSION
 from pipeline.supervisor import Supervisor
 from tests.benchmarks.ingest_cost import Intake
@@ -51,7 +50,7 @@ def growth(size: int) -> tuple[float, float]:
         supervisor.follow()
     found = status("VmHWM") - before
     os.unlink(log)  # noqa: PTH108
-    last = LogEvent.objects.filter(process=intake.process).order_by("-seq")[0]
+    last = next(logevents.backwards(intake.process.pk))
     assert last.body["cut"] > size - 2 * MIB, "it was read, and cut"
     return found, time.monotonic() - begun
 

@@ -34,7 +34,7 @@ from agents.services import pool  # noqa: E402
 from huskies_site import doctoring  # noqa: E402
 from pipeline import conf, datafolder, merging  # noqa: E402
 from pipeline.git.control import list_refs  # noqa: E402
-from pipeline.models import LogEvent, Process, Project, Story  # noqa: E402
+from pipeline.models import Process, Project, Story  # noqa: E402
 from pipeline.models.process import ProcessState  # noqa: E402
 from pipeline.processes import copies  # noqa: E402
 from pipeline.processes.identity import marked_processes  # noqa: E402
@@ -43,6 +43,7 @@ from pipeline.processes.runfolder import MARKER  # noqa: E402
 from pipeline.services import deleting, processes, projects  # noqa: E402
 from tests import factories  # noqa: E402
 from tests.factories import ALICE  # noqa: E402
+from tests.logs import events, events_of_all  # noqa: E402
 from tests.serving import Server  # noqa: E402
 
 Job = dict[str, Any]
@@ -156,8 +157,7 @@ def look(job: Job) -> Job:
 
 
 def said_by(session: Session) -> list[str]:
-    rows = LogEvent.objects.filter(process=session.process, kind="text").order_by("seq")
-    return [row.body["text"] for row in rows]
+    return [event.body["text"] for event in events(session.process, "text")]
 
 
 def logged_by(session: Session) -> list[str]:
@@ -178,8 +178,7 @@ def strays() -> list[str]:
 
 def stop(server: Server, story: Story) -> None:
     if not story.held_for:
-        said = LogEvent.objects.filter(kind="text")
-        server.until(said.exists, what="the agent's first words", seconds=PATIENCE)
+        server.until(lambda: bool(events_of_all("text")), what="the agent's first words", seconds=PATIENCE)
         pool.stop_story(Story.objects.get(), actor=ALICE)
     over = Session.objects.filter(state="ended", outcome="stopped")
     server.until(over.exists, what="a session that is stopped", seconds=PATIENCE)
@@ -196,8 +195,7 @@ def delete(job: Job) -> Job:
         Story.objects.update(description=job["description"])
         if story.stage == "backlog":
             pool.start_story(Story.objects.get(), actor=ALICE)
-        said = LogEvent.objects.filter(kind="text")
-        server.until(said.exists, what="the agent's first words", seconds=PATIENCE)
+        server.until(lambda: bool(events_of_all("text")), what="the agent's first words", seconds=PATIENCE)
         if job.get("crash"):
             os.environ["HUSKIES_CRASH"] = job["crash"]
         deleting.delete_story(Story.objects.get(), actor=ALICE)
@@ -237,7 +235,7 @@ def facts() -> Job:
         "kinds": sorted(set(Process.objects.values_list("kind", flat=True))),
         "killed": sorted(each.kind for each in Process.objects.all() if was_killed(each)),
         "conversations": len(set(Session.objects.values_list("conversation", flat=True))),
-        "cut": LogEvent.objects.filter(kind="cut").count(),
+        "cut": len(events_of_all("cut")),
         "lies": [str(lie) for lie in doctoring.lies(0)],
         "strays": strays(),
         "copies": sorted(path.name for path in (conf.home() / "copies").iterdir()),

@@ -8,12 +8,13 @@ import signal
 
 from agents.models import Session
 from pipeline import conf
-from pipeline.models import LogEvent, Process
+from pipeline.models import Process
 from pipeline.processes.identity import Identity, is_alive, marked_processes
 from pipeline.processes.runfolder import MARKER
 from pipeline.supervisor import Supervisor
 from tests.e2e.shop import Shop, wait_for, write
 from tests.factories import git
+from tests.logs import events
 
 TURN = [write("a.txt"), {"say": "half of it"}, wait_for(), write("b.txt")]
 REST = [write("b.txt")]
@@ -56,7 +57,7 @@ def test_a_runner_that_dies_leaves_a_mark_and_nothing_else(shop: Shop) -> None:
     before = kill_runner(session)
     session = shop.until_ended(session)
     assert [one for one in before if is_alive(one)] == []
-    last = LogEvent.objects.filter(process=session.process).order_by("-seq")[0]
+    last = events(session.process)[-1]
     assert (session.outcome, last.kind) == ("lost", "cut") and "Cut here" in last.body["text"]
     story = shop.until_stage(story, "done")
     assert (story.retries, story.crashes, len(shop.sessions(story))) == (0, 0, 2)
@@ -81,13 +82,13 @@ def test_after_a_loss_of_power_a_log_that_is_shorter_than_it_was_ends_the_sessio
     project = shop.open()
     story = shop.start(project, TURN, REST)
     session = shop.until_line(story, "half of it")
-    stored = LogEvent.objects.filter(process=session.process).count()
+    stored = len(events(session.process))
     kill_runner(session)
     os.truncate(conf.runs() / session.key / "log", 100)
     session = shop.until_ended(session)
     assert session.outcome == "lost"
-    events = list(LogEvent.objects.filter(process=session.process).order_by("seq"))
-    assert [event.seq for event in events] == list(range(1, stored + 2)) and events[-1].kind == "cut"
+    found = events(session.process)
+    assert [event.seq for event in found] == list(range(1, stored + 2)) and found[-1].kind == "cut"
     shop.until_stage(story, "done")
     shop.settled()
 
@@ -101,7 +102,7 @@ def test_a_record_that_was_cut_in_the_middle_is_no_line(shop: Shop) -> None:
     whole = log.read_bytes()
     log.write_bytes(whole + whole[:30])  # a header and the first bytes of a record
     session = shop.until_ended(session)
-    said = [json.dumps(event.body) for event in LogEvent.objects.filter(process=session.process)]
+    said = [json.dumps(event.body) for event in events(session.process)]
     assert (session.outcome, sum("half of it" in text for text in said)) == ("lost", 1)
     shop.until_stage(story, "done")
     shop.settled()
@@ -128,9 +129,9 @@ def test_of_two_supervisors_each_line_is_stored_once(shop: Shop) -> None:
         shop.server.until(ended, what="the session's end", seconds=30)
     finally:
         other.close()
-    events = list(LogEvent.objects.filter(process=session.process).order_by("seq"))
-    assert [event.seq for event in events] == list(range(1, len(events) + 1))
-    assert [event.body["text"] for event in events if event.kind == "text"] == ["ready", *lines]
+    found = events(session.process)
+    assert [event.seq for event in found] == list(range(1, len(found) + 1))
+    assert [event.body["text"] for event in found if event.kind == "text"] == ["ready", *lines]
     shop.until_stage(story, "done")
     assert git("rev-list", "--count", "main", cwd=shop.repo) == "2"
     shop.settled()

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from agents import conf as agents_conf
-from pipeline.models import LogEvent, Process
+from pipeline.logevents import LogEvent
+from pipeline.models import Process
+from tests import logs
 from tests.e2e.shop import Shop, Step, project_file, write
 
 MIB = 1 << 20
@@ -36,8 +38,7 @@ def flat() -> Iterator[None]:
 
 
 def events(shop: Shop, story_session: int, kind: str = "") -> list[LogEvent]:
-    rows = LogEvent.objects.filter(process__sessions=story_session).order_by("seq")
-    found = list(rows)
+    found = logs.events(Process.objects.get(sessions=story_session))
     assert [row.seq for row in found] == list(range(1, len(found) + 1))
     assert max(len(json.dumps(row.body)) for row in found) < EVENT_MOST
     return [row for row in found if kind in ("", row.kind)]
@@ -135,5 +136,5 @@ def test_a_gate_that_prints_without_end_keeps_its_head_and_its_tail(shop: Shop) 
     process = Process.objects.get(pk=run.process_id or 0)
     ended = shop.exit_of(process)
     assert ended["dropped"] > 0 and ended["max_rss_kb"] * 1024 < RUNNER_MOST
-    assert "the first line" in json.dumps([event.body for event in process.events.order_by("seq")[:40]])
+    assert "the first line" in json.dumps([event.body for event in logs.events(process)[:40]])
     shop.settled()

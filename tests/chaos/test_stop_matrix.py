@@ -15,6 +15,7 @@ from pipeline.processes.identity import Identity, is_alive, marked_processes
 from pipeline.processes.runfolder import MARKER
 from tests.e2e.shop import Shop, Step, wait_for, write
 from tests.factories import ALICE
+from tests.logs import events
 
 HIDING: dict[str, list[Step]] = {
     "ignores SIGTERM": [{"ignore_term": True}],
@@ -100,7 +101,7 @@ def test_nothing_of_a_gate_that_is_stopped_is_alive(shop: Shop, level: str) -> N
         return lambda: (run := GateRun.objects.select_related("process").first()) and found(run)
 
     shop.server.until(
-        of_gate(lambda run: run.process and run.process.events.filter(kind="line").exists()),
+        of_gate(lambda run: run.process and events(run.process, "line")),
         what="the gate's words",
     )
     run = GateRun.objects.select_related("process").get()

@@ -14,8 +14,9 @@ from django.utils import timezone
 from agents.models import Credential, Limit, RuntimeCheck, Session
 from pipeline import conf
 from pipeline.datafolder import prepare
-from pipeline.models import Act, LogEvent, Project, StageChange, Story
+from pipeline.models import Act, Project, StageChange, Story
 from tests import factories
+from tests.logs import add_events
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -81,14 +82,7 @@ def test_output_and_the_end_of_an_agents_session_are_read_by_its_name(project: P
     run("story", "create", "Add power")
     run("agent", "start", "coder-1", "1")
     session = Session.objects.get()
-    for seq in (1, 2, 3):
-        LogEvent.objects.create(
-            process_id=session.process_id or 0,
-            seq=seq,
-            kind="text",
-            body={"text": f"line {seq}"},
-            at=timezone.now(),
-        )
+    add_events(session.process_id or 0, 1, "line 1", "line 2", "line 3", kind="text")
     assert [event["seq"] for event in run("agent", "output", "coder-1", "--from", "2")] == [2, 3]
     assert say("agent", "output", "coder-1") == "line 1\nline 2\nline 3\n"
     for who in (("agent", "wait", "coder-1"), ("session", "wait", str(session.pk)), ("story", "wait", "1")):

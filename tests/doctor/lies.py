@@ -23,7 +23,7 @@ from pipeline.models import (
     Event,
     EventCounter,
     GateRun,
-    LogEvent,
+    LogPart,
     Merge,
     Process,
     Project,
@@ -184,7 +184,7 @@ def unknown_ref(control: Path, commit: str) -> Iterator[None]:
 
 
 def a_hole_in_the_log(t: Told) -> None:
-    LogEvent.objects.filter(process=t.process, seq=1).delete()
+    LogPart.objects.filter(process=t.process, first_seq=1).delete()
 
 
 def never_green(t: Told) -> None:
@@ -308,7 +308,7 @@ LIES: list[tuple[str, str, str, Way]] = [
         "R3",
         "process",
         "it says",
-        lambda t: LogEvent.objects.filter(process=t.process, seq=1).delete() and None,
+        lambda t: LogPart.objects.filter(process=t.process, first_seq=1).delete() and None,
     ),
     ("R3", "process", "it says", rows(Process, last_seq=10_000)),
     ("R4", "process", "but its runner lives", over_and_its_runner_lives),

@@ -9,11 +9,12 @@ from typing import Any
 from agents.models import Session
 from agents.services import pool
 from pipeline import conf
-from pipeline.models import LogEvent, Process, Project, Story
+from pipeline.models import Process, Project, Story
 from pipeline.processes.identity import marked_processes
 from pipeline.processes.runfolder import MARKER
 from tests import factories
 from tests.factories import ALICE
+from tests.logs import events
 from tests.pipeline.worlds import World
 
 Step = dict[str, Any]
@@ -72,8 +73,7 @@ class Shop(World):
         def said() -> bool:
             newest = self.sessions(story)[-1]
             return any(
-                text in json.dumps(event.body)
-                for event in LogEvent.objects.filter(process=newest.process).exclude(kind="note")
+                text in json.dumps(event.body) for event in events(newest.process) if event.kind != "note"
             )
 
         self.server.until(said, what=f"{text!r} of {story.label}", seconds=seconds)

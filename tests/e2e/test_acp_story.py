@@ -19,13 +19,14 @@ from agents.runtimes.programs import find_node
 from agents.services import permissions, pool, talking
 from agents.standin import StandIn
 from pipeline import conf
-from pipeline.models import GateRun, LogEvent, Story
+from pipeline.models import GateRun, Story
 from pipeline.processes.identity import marked_processes
 from pipeline.processes.runfolder import MARKER
 from tests.agent_programs import GEMINI, QWEN, AgentProgram, programs
 from tests.e2e.desk import KEY, Desk
 from tests.e2e.shop import Shop
 from tests.factories import ALICE, git
+from tests.logs import words
 
 pytestmark = [
     pytest.mark.needs_bubblewrap,
@@ -89,7 +90,7 @@ def test_it_edits_the_server_commits_and_a_red_gate_is_gone_on_with_in_another_c
     ]
     # Gemini CLI tells what a turn used when that is over, Qwen Code each request; nothing of the first is counted again.
     assert (first.input_tokens, second.input_tokens) == (3000, 2000)
-    log = json.dumps(list(LogEvent.objects.filter(process=second.process).values_list("body", flat=True)))
+    log = words(second.process)
     assert KEY not in log and "Now I am done." in log
     assert "button.txt" not in log, "the history is not told again"
 

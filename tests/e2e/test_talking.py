@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
 
 import pytest
@@ -14,10 +13,11 @@ from agents.models.permission import Asking
 from agents.services import ordering, permissions, pool, talking, telling
 from pipeline import conf
 from pipeline.actors import Actor
-from pipeline.models import LogEvent, StageChange, Story
+from pipeline.models import StageChange, Story
 from pipeline.processes import spawn
 from tests.e2e.shop import Shop, Step, write
 from tests.factories import ALICE
+from tests.logs import events, words
 from tests.pipeline.worlds import QuickServer
 
 BOB = Actor("bob")
@@ -46,8 +46,7 @@ def second_ended(shop: Shop, story: Story) -> Session:
 
 def lines(shop: Shop, story: Story, kind: str = "text") -> list[str]:
     newest = shop.sessions(story)[-1]
-    rows = LogEvent.objects.filter(process=newest.process, kind=kind).order_by("seq")
-    return [row.body.get("text", "") for row in rows]
+    return [event.body.get("text", "") for event in events(newest.process, kind)]
 
 
 def test_a_request_waits_for_a_person_and_the_agent_goes_on_with_the_answer(shop: Shop) -> None:
@@ -211,9 +210,7 @@ def test_a_message_reaches_a_running_agent_and_an_ended_one_goes_on_with_it(shop
     talking.message(first, "Make it red.", actor=BOB)
     shop.until_line(story, "Make it red.")
     second_ended(shop, story)
-    assert "bob" in json.dumps(
-        list(shop.sessions(story)[0].process.events.filter(kind="said").values("body"))
-    )
+    assert "bob" in words(shop.sessions(story)[0].process, "said")
     # Its gate is green and it waits for a person's eyes: there a coder is told by a rejection.
     shop.until_stage(story, "qa")
     with pytest.raises(WrongStage, match="Reject it with these words"):

@@ -11,11 +11,12 @@ from agents.models.permission import Asking
 from agents.services import permissions, talking, telling
 from agents.standin import StandIn
 from pipeline.actors import Actor
-from pipeline.models import LogEvent, Story
+from pipeline.models import Story
 from tests.agent_programs import CLAUDE, AgentProgram, programs
 from tests.e2e.desk import Desk
 from tests.e2e.shop import Shop
 from tests.factories import ALICE
+from tests.logs import body, events
 
 pytestmark = pytest.mark.timeout(180)
 BOB = Actor("bob")
@@ -71,7 +72,7 @@ def test_it_asks_before_it_acts_and_goes_on_with_what_people_say(desk: Desk) -> 
         Asking.ALLOWED, Asking.DENIED, Asking.ALLOWED, Asking.ALLOWED, Asking.ALLOWED,
     ]  # fmt: skip
     assert not PermissionRequest.objects.filter(told_at=None).exists()
-    said = LogEvent.objects.get(process=session.process, kind="said").body
+    said = body(session.process, "said")
     assert (said["by"], said["text"]) == ("bob", "Do four instead.")
     assert session.reported_cost_usd == pytest.approx(session.cost_usd)
 
@@ -95,5 +96,5 @@ def test_a_message_in_the_middle_of_a_turn_is_heard_after_the_tool_and_the_sessi
     desk.shop.until_ended(session)
     assert (session.outcome, desk.fake.left("desk")) == ("done", 0), session.reason
     assert "Make it red." in desk.said()
-    assert LogEvent.objects.filter(process=session.process, kind="said").count() == 1
+    assert len(events(session.process, "said")) == 1
     assert not PermissionRequest.objects.exists()

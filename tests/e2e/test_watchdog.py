@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from decimal import Decimal
 from typing import Any
@@ -15,12 +14,13 @@ from agents.models import Agent, Budget, Credential, RuntimeCheck, Session, Spen
 from agents.services import pool, watching
 from pipeline import conf
 from pipeline.git import paths_changed, read_ref, session_ref, snapshot_ref
-from pipeline.models import GateRun, LogEvent, StageChange
+from pipeline.models import GateRun, StageChange
 from pipeline.processes.identity import marked_processes
 from pipeline.processes.runfolder import MARKER
 from pipeline.services import stories
 from tests.e2e.shop import Shop, Step, wait_for, write
 from tests.factories import ALICE
+from tests.logs import words
 
 HANG: Step = {"hang": True}
 
@@ -202,11 +202,7 @@ def test_silence_ends_a_session_but_not_while_a_tool_is_known_to_run(shop: Shop)
     ]
     story = shop.start(project, script, [write("b.txt")])
     session = ended(shop, story)
-    said = [
-        json.dumps(body)
-        for body in LogEvent.objects.filter(process=session.process).values_list("body", flat=True)
-    ]
-    assert session.outcome == "hung" and any("over" in text for text in said)
+    assert session.outcome == "hung" and "over" in words(session.process)
     assert "1 seconds (inactivity_timeout)" in session.reason
     story = shop.until_stage(story, "done")
     assert [one.outcome for one in shop.sessions(story)] == ["hung", "done"]
@@ -285,9 +281,7 @@ def test_an_agent_is_told_that_its_limit_is_near_where_its_program_takes_a_messa
     limit(shop, max_turns=5)
     story = shop.start(project, [*[usage()] * 4, {"wait_told": 30}, write("a.txt")])
     session = shop.until_line(story, "I was told: A limit of this session is near: 4 of 5 turns")
-    assert "Commit what works now" in json.dumps(
-        list(LogEvent.objects.filter(process=session.process, kind="text").values_list("body", flat=True))
-    )
+    assert "Commit what works now" in words(session.process, "text")
     shop.until_stage(story, "done")
 
 

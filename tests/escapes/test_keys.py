@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -13,10 +12,10 @@ from agents.models import Session
 from agents.services import reaching
 from agents.standin import StandIn
 from pipeline import conf
-from pipeline.models import LogEvent
 from tests.agent_programs import AGENT_PROGRAMS, CLAUDE, AgentProgram, programs
 from tests.e2e.desk import KEY, Desk
 from tests.e2e.shop import Shop
+from tests.logs import words
 
 pytestmark = [pytest.mark.timeout(240)]
 
@@ -35,7 +34,7 @@ def desk(shop: Shop, program: AgentProgram, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def told(session: Session) -> str:
-    return json.dumps(list(LogEvent.objects.filter(process=session.process).values_list("body", flat=True)))
+    return words(session.process)
 
 
 def work(desk: Desk, command: str, **entry: Any) -> tuple[Session, str]:

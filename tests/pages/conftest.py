@@ -16,9 +16,10 @@ from pytest_django import Settings
 from agents.models import PermissionRequest, Session
 from pipeline import conf
 from pipeline.live.tail import tail
-from pipeline.models import Criterion, GateRun, LogEvent, Process, Project, ProjectVersion, Story
+from pipeline.models import Criterion, GateRun, Process, Project, ProjectVersion, Story
 from pipeline.roles import Role
 from tests import factories
+from tests.logs import add_events
 
 
 @dataclass
@@ -37,9 +38,7 @@ class Town:
 def log_line(process: Process, text: str, kind: str = "line") -> None:
     """One more event of a process's log, numbered as its single writer would."""
     process.last_seq += 1
-    LogEvent.objects.create(
-        process=process, seq=process.last_seq, kind=kind, body={"text": text}, at=timezone.now()
-    )
+    add_events(process.pk, process.last_seq, text, kind=kind)
     Process.objects.filter(pk=process.pk).update(last_seq=process.last_seq)
 
 

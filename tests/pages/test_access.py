@@ -17,6 +17,7 @@ from pipeline import conf
 from pipeline.models import Membership, Process, Story
 from pipeline.roles import Role
 from tests import factories
+from tests.logs import add_events
 from tests.pages.conftest import Town
 
 
@@ -254,14 +255,7 @@ def test_hostile_names_and_lines_of_a_change_stay_text(town: Town, tmp_path: Pat
 
 
 def test_an_old_part_of_a_long_log_stands_still_and_leads_to_the_rest(town: Town) -> None:
-    from django.utils import timezone
-
-    from pipeline.models import LogEvent
-
-    LogEvent.objects.bulk_create(
-        LogEvent(process=town.process, seq=n, kind="line", body={"text": str(n)}, at=timezone.now())
-        for n in range(2, 1301)
-    )
+    add_events(town.process.pk, 2, *map(str, range(2, 1301)))
     Process.objects.filter(pk=town.process.pk).update(last_seq=1300)
     client, url = browser(town, "viewer"), reverse("session", args=[town.session.pk])
     newest, oldest = client.get(url).content.decode(), client.get(url + "?from=1").content.decode()

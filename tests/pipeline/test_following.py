@@ -9,12 +9,13 @@ import pytest
 from django.db import OperationalError
 
 from pipeline import conf, following, kinds
-from pipeline.kinds import NewEvent
-from pipeline.models import LogEvent, Process
+from pipeline.logevents import NewEvent
+from pipeline.models import Process
 from pipeline.processes.logfile import Record
 from pipeline.processes.records import HEAD, STDOUT, VERSION
 from pipeline.services import processes
 from pipeline.supervisor import Supervisor
+from tests.logs import events
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -69,7 +70,7 @@ def taken_up(supervisor: Supervisor, *rows: Process) -> None:
 
 
 def texts(process: Process) -> list[str]:
-    rows = list(LogEvent.objects.filter(process=process).order_by("seq"))
+    rows = events(process)
     assert [row.seq for row in rows] == list(range(1, len(rows) + 1))
     return [row.body["text"] for row in rows]
 
@@ -85,7 +86,7 @@ def test_a_log_longer_than_a_turn_is_stored_whole_without_waiting_between(superv
     assert texts(process) == [line.decode() for line in lines]
     process.refresh_from_db()
     assert process.parser_state["parsed"] == process.last_seq == len(lines)
-    assert LogEvent.objects.filter(process=process, seq=3)[0].at.timestamp() == 2
+    assert events(process)[2].at.timestamp() == 2
 
 
 def test_a_loud_log_leaves_a_quiet_one_its_place_in_each_turn(supervisor: Supervisor) -> None:

@@ -18,6 +18,7 @@ from pipeline.processes.identity import Identity, send_signal
 from pipeline.services import gates, merges
 from pipeline.services.stories import perform
 from tests.factories import ALICE, git
+from tests.logs import events
 from tests.pipeline.worlds import FILES, World
 
 
@@ -221,7 +222,7 @@ def test_a_cancelled_run_is_over_when_its_process_is_dead_and_moves_nothing(worl
 class LogLine:
     @staticmethod
     def seen(process: Process, text: str) -> bool:
-        return process.events.filter(kind="line", body__text=text).exists()
+        return any(line.body["text"] == text for line in events(process, "line"))
 
 
 def test_a_person_who_takes_the_story_away_ends_its_gate(world: World) -> None:

@@ -6,9 +6,11 @@ import pytest
 
 from pipeline import conf
 from pipeline.git.control import list_refs
-from pipeline.models import Event, LogEvent, Process
+from pipeline.logevents import LogEvent
+from pipeline.models import Event, Process
 from pipeline.processes.identity import Identity, send_signal
 from pipeline.services import gates
+from tests.logs import events
 from tests.pipeline.worlds import FILES, World
 
 HEAD = "agents: []\ngate:\n  command: 'true'\ncomponents:\n"
@@ -31,8 +33,18 @@ def judged(world: World, components: str) -> str:
 
 
 def said() -> list[str]:
-    rows = LogEvent.objects.filter(process__kind="discard", kind="line", body__stream="stdout").order_by("pk")
-    return [row.body["text"] for row in rows if not row.body["text"].startswith(("Deleting", "{"))]
+    lines = [line.body for line in of_discards("line") if line.body["stream"] == "stdout"]
+    return [line["text"] for line in lines if not line["text"].startswith(("Deleting", "{"))]
+
+
+def of_discards(kind: str) -> list[LogEvent]:
+    found = Process.objects.filter(kind="discard").order_by("pk")
+    return [event for process in found for event in events(process, kind)]
+
+
+def teardown_begun() -> bool:
+    notes = [note.body for note in of_discards("note")]
+    return any(note.get("note") == "started" and note["step"].startswith("teardown") for note in notes)
 
 
 def assert_gone(key: str) -> None:
@@ -78,10 +90,7 @@ def test_a_runner_that_dies_in_the_teardown_does_not_keep_the_copy(world: World)
     )
     story = world.work(project, {"feature.txt": "new\n"})
     run = gates.request_gate(story, purpose="coding", commit=story.tip)
-    begun = LogEvent.objects.filter(
-        process__kind="discard", body__note="started", body__step__startswith="teardown"
-    )
-    world.server.until(begun.exists, what="the teardown", seconds=30)
+    world.server.until(teardown_begun, what="the teardown", seconds=30)
     process = Process.objects.get(kind="discard")
     assert send_signal(Identity(process.pid or 0, process.start_time or 0, process.boot_id), signal.SIGKILL)
     world.server.idle()
