@@ -50,6 +50,11 @@ def told() -> Iterator[tuple[int, int, bytes]]:
         raw = f'{{"type":"assistant","message":{{"id":"m","content":[{{"type":"text","text":"{text}"}}]}}}}'
         yield STDOUT, 0, raw.encode()
     yield STDOUT, 0, b'{"type": "strange", "text": "%s"}' % FORMS["escaped by letters"].encode()
+    # Only when it is read this is the key; in a long text, where that is cut into events.
+    for filler in (0, 3000, 16_375):
+        text = "x" * filler + FORMS["escaped by letters"]
+        raw = f'{{"type":"assistant","message":{{"id":"l{filler}","content":[{{"type":"text","text":"{text}"}}]}}}}'
+        yield STDOUT, 0, raw.encode()
     for cut in range(1, len(CANARY)):
         yield STDOUT, CONTINUED, b"<" + CANARY[:cut].encode()
         yield STDOUT, 0, CANARY[cut:].encode() + b">"
