@@ -74,7 +74,7 @@ CODEX = AgentProgram(
     "HUSKIES_CODEX",
     "gpt-5.5",
     "/v1",
-    {"provider_retries": 1, "provider_patience": 2},
+    {"provider_retries": 1, "provider_patience": 5},
     8.0,
 )
 GEMINI = AgentProgram(

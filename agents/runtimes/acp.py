@@ -22,19 +22,17 @@ from pathlib import Path
 from typing import Any
 
 from .acp_stream import AcpParser
-from .base import Command, Decision, FileOp, Found, Launch, Redact
+from .base import Command, FileOp, Found, Launch, Redact
 from .command import argv_of, environment_of
 from .programs import conversation_of, instructions_of, is_plain, needs_bubblewrap, refuse_keys
+from .spoken import Spoken, client_files, spoken_command
 
 CLIENT = Path(__file__).with_name("acp_agent.py")
-FILES = [CLIENT, *(CLIENT.with_name(f"acp_{name}.py") for name in ("asking", "home", "wire"))]
+FILES = client_files(CLIENT.stem, "acp_home", "acp_wire")
 SDK = "agent-client-protocol"
 # The protocol knows no such limits and no list of tools, and tells of requests only when a turn is over.
 NOT_KEPT = ("allowed_tools", "disallowed_tools", "max_turns", "max_tool_turns")
 PATIENCE = 100.0  # seconds from its start to a session that takes a prompt; the watchdog waits for 120
-PERMISSION_SECONDS = (
-    24 * 3600.0
-)  # the server answers before (HUSKIES_PERMISSION_WAIT); without it the runner ends the session
 CONVERSATION = "conversation.json"
 MOST_MEMORY = 64 * 1024  # bytes
 MOST_FILES = 1000  # and folders, of a home that is carried
@@ -46,14 +44,13 @@ ADVICE = (
 )
 
 
-class Acp:
+class Acp(Spoken):
     name = "acp"
     label = "a program of your own that speaks the Agent Client Protocol"
     keys: tuple[str, ...] = ("command", "args", "mode", "auth_method")
     provider = ""
     tested = ">=0.12.1,<0.13"
     trial = None
-    interrupts = True
 
     def command(self, launch: Launch) -> Command:
         """Our client with the program that the entry names; raises `LaunchRefused` for what it cannot be given."""
@@ -70,20 +67,15 @@ class Acp:
             "mode": config.get("mode"),
             "model": launch.model,
             "auth_method": config.get("auth_method"),
-            "ask": config.get("permissions") == "ask",
             "patience": PATIENCE,
-            "permission_seconds": PERMISSION_SECONDS,
         }
-        return Command(
+        return spoken_command(
             [sys.executable, "-I", str(CLIENT)],
             environment_of(launch),
-            json.dumps(request) + "\n",
-            keep_stdin=True,
-            interrupt=json.dumps({"type": "interrupt"}) + "\n",
-            turn_begins={"type": "turn_start"},
-            turn_ends={"type": "turn_end"},
+            request,
+            launch,
             files=[["mkdir", str(_home(launch.config))]],
-            readable=list(FILES),
+            readable=FILES,
         )
 
     def carry(self, previous: Path, launch: Launch) -> list[FileOp]:
@@ -102,13 +94,6 @@ class Acp:
                 return []
             found.append(["mkdir", target] if is_folder else ["copy", str(path), target])
         return [*found, ["copy", str(memory), str(_memory(launch))]]
-
-    def message(self, text: str) -> str | None:
-        return json.dumps({"type": "message", "text": text})
-
-    def answer(self, request: Mapping[str, Any], decision: Decision) -> str | None:
-        said = {"allow": decision.allow, "scope": decision.scope, "reason": decision.reason}
-        return json.dumps({"type": "answer", "id": request.get("id"), **said})
 
     def parser(self, state: Mapping[str, Any] | None = None, redact: Redact | None = None) -> AcpParser:
         return AcpParser(state, redact)

@@ -1,12 +1,7 @@
 """The client of the `acp` runtime: it starts an agent program and speaks the Agent Client Protocol with it.
 
-Runs as `python -I acp_agent.py` in the working copy. Its stdin brings one JSON object per line. The first is the request:
-{"argv", "home", "memory", "prompt", "resume", "mode", "model", "auth_method", "ask", "patience", "permission_seconds"}. Then, at
-any time: {"type": "message", "text"} for the next turn, {"type": "interrupt"}, and {"type": "answer", "id", "allow", "scope",
-"reason"}. When a turn is over and nothing waits, it waits for another message, until stdin ends.
-
-Its stdout is lines of its own: started, turn_start, update (the program's own, as it is), allowed, permission, permission_over,
-waiting, turn_over, turn_end, note, unread (what the program printed that is no message) and failed; see `acp_stream`.
+Runs as `python -I acp_agent.py` in the working copy; what it is told and says is in `client_loop`. Its request has besides:
+{"argv", "home", "memory", "resume", "mode", "model", "auth_method", "patience"}.
 
 The program gets a home of its own, which is carried from session to session with its conversations; where they hold the
 path of the earlier working copy, it becomes the present one's. No file system and no terminal is offered: the program has
@@ -15,12 +10,10 @@ its own, in the same confinement.
 
 import asyncio
 import contextlib
-import json
+import functools
 import logging
 import os
-import signal
 import sys
-from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,60 +25,37 @@ from acp.schema import Implementation, InitializeRequest, NewSessionRequest, Pro
 from acp.utils import serialize_params
 
 if TYPE_CHECKING:
-    from agents.runtimes.acp_asking import CANCELLED, Asking
     from agents.runtimes.acp_home import move_home, read_memory, write_memory
-    from agents.runtimes.acp_wire import (
-        Json,
-        Wire,
-        emit,
-        items,
-        mapping,
-        options_of,
-        value_named,
-        words_of,
-    )
+    from agents.runtimes.acp_wire import CANCELLED, answer_of, options_of, value_named, words_of
+    from agents.runtimes.client_loop import Client, Failed, begun, end, main
+    from agents.runtimes.client_wire import Json, Wire, emit, items, mapping
 else:  # it is run as a file; at the end of the path, for beside it lies an acp.py
     sys.path.append(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
-    from acp_asking import CANCELLED, Asking
     from acp_home import move_home, read_memory, write_memory
-    from acp_wire import Json, Wire, emit, items, mapping, options_of, value_named, words_of
+    from acp_wire import CANCELLED, answer_of, options_of, value_named, words_of
+    from client_loop import Client, Failed, begun, end, main
+    from client_wire import Json, Wire, emit, items, mapping
 
-MOST_SAID = 64 * 1024 * 1024  # bytes of a line that we are told
 MOST_STRANGE = 32
 NO_NEWS = ("available_commands_update", "user_message_chunk")  # some are long, and told again each turn
 CANCEL_SECONDS = 30.0
 CLOSE_SECONDS = 5.0
-KILL_SECONDS = 1.0
-DRAIN_BYTES = 64 * 1024
 QUIET_SECONDS = 1.0  # without a word: then a loaded conversation has been told again in whole
 
 
-class Failed(Exception):
-    """The conversation cannot go on; `at` is what was tried, `code` the protocol's own for the error."""
-
-    def __init__(self, at: str, said: str, code: object = None) -> None:
-        super().__init__(said)
-        self.at, self.said, self.code = at, said, code
-
-
-class Client:
+class AcpClient(Client):
     def __init__(self, request: Json) -> None:
-        self.request = request
+        super().__init__(request)
         self.doing = "start"
         self.session = ""
         self.offers: Json = {}
         self.listening = False  # what comes before the first prompt is a conversation told again
         self.heard_at = 0.0
-        self.busy = True  # there is a turn to interrupt, or one to come
-        self.cancelled = False
-        self.messages: deque[str] = deque()
-        self.news = asyncio.Event()
-        self.over = False  # nobody says anything any more
-        self.asking = Asking(
-            request["ask"] is True, float(request["permission_seconds"]), self.messages.append
-        )
         self.strange: set[str] = set()  # methods that are not ours, each told once
         self.memory: Json = {}
+        if request["resume"]:
+            self.memory = read_memory(request["memory"])
+            move_home(request["home"], str(self.memory.get("copy") or ""), str(Path.cwd()))
 
     # what the program says
 
@@ -114,7 +84,7 @@ class Client:
     async def handle(self, method: str, params: Any, notification: bool) -> Json | None:
         if method == CLIENT_METHODS["session_request_permission"] and not notification:
             known = self.listening and not self.cancelled
-            return await self.asking.ask(mapping(params)) if known else CANCELLED
+            return await self.ask(mapping(params)) if known else CANCELLED
         if method == CLIENT_METHODS["session_update"]:
             return None
         if method not in self.strange and len(self.strange) < MOST_STRANGE:
@@ -126,30 +96,11 @@ class Client:
             return None
         raise RequestError.method_not_found(method)
 
-    # what we are told
-
-    def told(self, line: bytes) -> None:
-        try:
-            value = mapping(json.loads(line))
-        except (ValueError, RecursionError):
-            value = {}
-        kind = value.get("type")
-        if kind == "message" and isinstance(value.get("text"), str):
-            self.messages.append(value["text"])
-            self.news.set()
-        elif kind == "interrupt" and self.busy:
-            self.cancelled = True
-            self.asking.withdraw()
-            self.news.set()
-        elif kind == "answer":
-            self.asking.answer(value)
-
-    async def listen(self, reader: asyncio.StreamReader) -> None:
-        while line := await reader.readline():
-            self.told(line)
-        self.over = True
-        self.asking.end()
-        self.news.set()
+    async def ask(self, params: Json) -> Json:
+        call, options = mapping(params.get("toolCall")), items(params.get("options"))
+        title = str(call.get("title") or "what you asked for")
+        words = functools.partial(answer_of, options)
+        return await self.asking.ask({"toolCall": call}, words, title, params.get("huskies"))
 
     # what we do
 
@@ -248,51 +199,30 @@ class Client:
         return False
 
     async def turn(self, text: str) -> Json:
-        """One prompt and its answer; raises `Failed`."""
         prompt = PromptRequest(session_id=self.session, prompt=[text_block(text)])
         self.listening = self.busy = True
         emit("turn_start")
         asking = asyncio.create_task(self.call("session_prompt", serialize_params(prompt)))
-        waiting = asyncio.create_task(self._until_cancelled())
+        waiting = asyncio.create_task(self.until_cancelled())
         try:
-            await asyncio.wait([asking, waiting], return_when=asyncio.FIRST_COMPLETED)
-            if not asking.done():
-                await self.connection.send_notification(
-                    AGENT_METHODS["session_cancel"], {"sessionId": self.session}
-                )
-                await asyncio.wait([asking], timeout=CANCEL_SECONDS)
-                if not asking.done() or (isinstance(why := asking.exception(), Failed) and why.at != "exit"):
-                    return {"stopReason": "cancelled"}  # some answer with an error, some not at all
-            return await asking
+            answer = await self._answered(asking, waiting)
         finally:
             asking.cancel()
             waiting.cancel()
-            self.asking.withdraw()
-            self.busy = self.cancelled = False
+        self.remember(used=mapping(answer.get("usage")) or self.memory.get("used"))
+        stop = str(answer.get("stopReason"))[:100]
+        return {"stop": stop, "usage": answer.get("usage"), "meta": answer.get("_meta")}
 
-    async def _until_cancelled(self) -> None:
-        while not self.cancelled:
-            self.news.clear()
-            await self.news.wait()
-
-    async def talk(self) -> None:
-        """Turn after turn, until nobody has anything to say."""
-        text: str | None = self.request["prompt"]
-        while text is not None:
-            answer = await self.turn(text)
-            self.remember(used=mapping(answer.get("usage")) or self.memory.get("used"))
-            # The second ends what we are told, unless somebody has spoken: then another turn follows.
-            kind = "turn_over" if self.messages else "turn_end"
-            emit(
-                kind,
-                stop=str(answer.get("stopReason"))[:100],
-                usage=answer.get("usage"),
-                meta=answer.get("_meta"),
+    async def _answered(self, asking: asyncio.Task[Json], waiting: asyncio.Task[None]) -> Json:
+        await asyncio.wait([asking, waiting], return_when=asyncio.FIRST_COMPLETED)
+        if not asking.done():
+            await self.connection.send_notification(
+                AGENT_METHODS["session_cancel"], {"sessionId": self.session}
             )
-            while not self.messages and not self.over:
-                self.news.clear()
-                await self.news.wait()
-            text = self.messages.popleft() if self.messages else None
+            await asyncio.wait([asking], timeout=CANCEL_SECONDS)
+            if not asking.done() or (isinstance(why := asking.exception(), Failed) and why.at != "exit"):
+                return {"stopReason": "cancelled"}  # some answer with an error, some not at all
+        return await asking
 
     def remember(self, **facts: Any) -> None:
         """What the next session needs to go on with this conversation."""
@@ -302,18 +232,7 @@ class Client:
     async def run(self) -> None:
         patience = float(self.request["patience"])
         environment = {**os.environ, "HOME": self.request["home"]}
-        pipe, nothing = asyncio.subprocess.PIPE, None
-        try:
-            program = await asyncio.create_subprocess_exec(
-                *self.request["argv"],
-                stdin=pipe,
-                stdout=pipe,
-                stderr=nothing,
-                env=environment,
-                start_new_session=True,
-            )
-        except OSError as problem:
-            raise Failed("start", f"{self.request['argv'][0]}: {problem.strerror}") from None
+        program = await begun(self.request["argv"], environment)
         self.connection = Connection(self.handle, Wire(program, self.took))
         beating = asyncio.create_task(self.asking.beat())
         try:
@@ -339,49 +258,10 @@ class Client:
                 await asyncio.wait_for(self.call("session_close", {"sessionId": self.session}), CLOSE_SECONDS)
         with contextlib.suppress(Exception):
             await self.connection.close()
-        listening = asyncio.create_task(drained(program))
-        grace = CLOSE_SECONDS if self.session else 0.2  # without one it has nothing to save
-        for number in (None, signal.SIGTERM, signal.SIGKILL):
-            if number is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(program.pid, number)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(program.wait(), grace)
-                break
-            grace = KILL_SECONDS
-        await asyncio.wait([listening], timeout=KILL_SECONDS)
-        listening.cancel()
-
-
-async def drained(program: asyncio.subprocess.Process) -> None:
-    """What it still says: some do not end while nobody listens."""
-    while program.stdout is not None and await program.stdout.read(DRAIN_BYTES):
-        pass
-
-
-async def main() -> int:
-    reader = asyncio.StreamReader(limit=MOST_SAID)
-    await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
-    )
-    client = Client(json.loads(await reader.readline()))
-    request = client.request
-    if request["resume"]:
-        client.memory = read_memory(request["memory"])
-        move_home(request["home"], str(client.memory.get("copy") or ""), str(Path.cwd()))
-    listening = asyncio.create_task(client.listen(reader))
-    try:
-        await client.run()
-    except Failed as failed:
-        emit("failed", at=failed.at, said=failed.said, code=failed.code)
-        return 1
-    finally:
-        listening.cancel()
-    return 0
+        await end(program, CLOSE_SECONDS if self.session else 0.2)  # without one it has nothing to save
 
 
 if __name__ == "__main__":
-    logging.disable(
-        logging.CRITICAL
-    )  # the connection tells what it makes of strange messages; we tell it in our own lines
-    sys.exit(asyncio.run(main()))
+    # The connection tells what it makes of strange messages; we tell it in our own lines.
+    logging.disable(logging.CRITICAL)
+    sys.exit(asyncio.run(main(AcpClient)))

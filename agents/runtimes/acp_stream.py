@@ -1,8 +1,7 @@
 """Reads the lines of the `acp` runtime's client (acp_agent): its own, and in them the program's updates as they came.
 
-Tolerant on purpose: what is not known becomes a `note`, what is not JSON becomes `output`, nothing raises. Tokens are known
-when a turn is over, if the program tells them at all; money that it tells meanwhile is booked as it grows, and what the tokens
-cost beyond that at the turn's end.
+Tokens are known when a turn is over, if the program tells them at all; money that it tells meanwhile is booked as it grows, and
+what the tokens cost beyond that at the turn's end.
 """
 
 from __future__ import annotations
@@ -16,15 +15,14 @@ from agents.prices import canonical
 from . import acp_outcomes
 from .acp_calls import counts_of, details_of, input_of, output_of, paths_of
 from .base import Event, Outcome, Redact
-from .bounds import bounded, clean, clip, clipped, copied, line_of, mapping, number, readable, text
+from .bounds import bounded, clean, clip, clipped, copied, line_of, mapping, number, text
+from .client_stream import ClientParser, WordKind, strange
 from .ledger import COUNTS, Counts, Ledger
-from .lines import LineParser
 
 MOST_OPEN = 64  # tool calls that are followed at a time
-LONG_LINE = 4096  # characters of an unfinished line after which its words are passed on
 MOST_USD = Decimal(1_000_000)
 UNKNOWN_MODEL = "unknown"
-WORD_KINDS: dict[str, Literal["text", "thinking"]] = {
+WORD_KINDS: dict[str, WordKind] = {
     "agent_message_chunk": "text",
     "agent_thought_chunk": "thinking",
 }
@@ -33,7 +31,7 @@ CHANGING = ("edit", "delete", "move")
 CALL = ("title", "kind", "content", "locations", "rawInput")  # what is kept of a call while it is open
 
 
-class AcpParser(LineParser):
+class AcpParser(ClientParser):
     def __init__(self, state: Mapping[str, Any] | None = None, redact: Redact | None = None) -> None:
         super().__init__(state, redact)
         known = copied(state)
@@ -43,7 +41,6 @@ class AcpParser(LineParser):
         self._asked: dict[str, Any] = mapping(
             known.get("asked")
         )  # id of the question -> the call it is about
-        self._words: dict[str, Any] = mapping(known.get("words"))  # kind -> words of an unfinished line
         self._turn = number(known.get("turn"))
         self._used: dict[str, Any] = mapping(
             known.get("used")
@@ -61,7 +58,6 @@ class AcpParser(LineParser):
             "model": self._model,
             "tools": self._tools,
             "asked": self._asked,
-            "words": self._words,
             "turn": self._turn,
             "used": self._used,
             "cost": self._cost,
@@ -72,19 +68,6 @@ class AcpParser(LineParser):
             "failure": self._failure,
         }
         return super().state() | copied(own)
-
-    def _note(self, data: bytes) -> list[Event]:
-        events = super()._note(data)
-        ends = self._main and any(event.body.get("note") == "step-end" for event in events)
-        return [*self._rest(), *events] if ends else events  # the last words of a turn that broke off
-
-    def _message(self, message: dict[str, Any]) -> list[Event]:
-        kind = text(message.get("type"))
-        if kind == "update":
-            return self._update(mapping(message.get("update")))
-        if kind == "waiting":
-            return []  # it only says that it lives
-        return [*self._rest(), *self._own(kind, message)]
 
     def _own(self, kind: str, message: dict[str, Any]) -> list[Event]:
         if kind == "started":
@@ -100,25 +83,11 @@ class AcpParser(LineParser):
             return self._answered(message)
         if kind == "allowed":
             return self._allowed(mapping(mapping(message.get("request")).get("toolCall")))
-        if kind == "unread":
-            body, cut = clipped(text(message.get("text"))), number(message.get("cut"))
-            more = {"cut": cut + body.get("cut", 0)} if cut else {}
-            return [Event("output", {**body, **more, "stream": "stdout"})]
         if kind == "failed":
             self._failure = bounded({key: message.get(key) for key in ("at", "said", "code")}, 4000)
             said = f"{text(self._failure['at'])}: {text(self._failure['said'])}"
             return [Event("ended", {"error": True, **clipped(said, 4000), **self._told_cost()})]
-        if kind == "note":
-            return [
-                Event(
-                    "note",
-                    {
-                        "note": clip(text(message.get("note")), 50)[0],
-                        **clipped(text(message.get("text")), 4000),
-                    },
-                )
-            ]
-        return [_strange(kind, message)]
+        return [strange(kind, message)]
 
     def _begin(self, message: dict[str, Any]) -> list[Event]:
         self._model = clip(text(message.get("model")), 100)[0] or self._model
@@ -138,10 +107,11 @@ class AcpParser(LineParser):
 
     # ---------------------------------------------------------------- what it says and does
 
-    def _update(self, update: dict[str, Any]) -> list[Event]:
+    def _update(self, message: dict[str, Any]) -> list[Event]:
+        update = mapping(message.get("update"))
         kind = text(update.get("sessionUpdate"))
         if kind in WORD_KINDS:
-            return self._say(WORD_KINDS[kind], update)
+            return self._speak(WORD_KINDS[kind], update)
         if kind == "usage_update":
             return self._grow_cost(mapping(update.get("cost")))
         if kind in SILENT:
@@ -162,9 +132,9 @@ class AcpParser(LineParser):
         if kind == "current_mode_update":
             mode = clip(text(update.get("currentModeId")), 100)[0]
             return [Event("note", {"note": "mode", "title": f"Mode: {mode}"})]
-        return [_strange(kind, update)]
+        return [strange(kind, update)]
 
-    def _say(self, kind: Literal["text", "thinking"], update: dict[str, Any]) -> list[Event]:
+    def _speak(self, kind: WordKind, update: dict[str, Any]) -> list[Event]:
         content = mapping(update.get("content"))
         if used := mapping(mapping(update.get("_meta")).get("usage")):  # Qwen Code: of one request
             self._requests += 1
@@ -173,25 +143,7 @@ class AcpParser(LineParser):
         said = clean(text(content.get("text")))
         if not said and content.get("type") not in ("text", None):
             said = f"[{clip(text(content.get('type')), 50)[0]}]"  # an image, a sound, a resource
-        events = [event for other in list(self._words) if other != kind for event in self._flush(other)]
-        self._words[kind] = text(self._words.get(kind)) + said
-        end = self._words[kind].rfind("\n") + 1
-        if not end and len(self._words[kind]) > LONG_LINE:
-            end = len(self._words[kind])
-        ready, self._words[kind] = self._words[kind][:end], self._words[kind][end:]
-        return events + self._texts(kind, ready, more=True)
-
-    def _flush(self, kind: str) -> list[Event]:
-        return self._texts(kind, text(self._words.pop(kind, "")), more=False)
-
-    def _rest(self) -> list[Event]:
-        return [event for kind in list(self._words) for event in self._flush(kind)]
-
-    def _texts(self, kind: str, said: str, *, more: bool) -> list[Event]:
-        if self._redact is not None:  # a secret may have been split over two pieces
-            said = self._redact(said.encode("utf-8", "replace")).decode("utf-8", "replace")
-        body = clipped(said) | ({"more": True} if more else {})
-        return [Event("thinking" if kind == "thinking" else "text", body)] if said else []
+        return self._say(kind, said)
 
     def _tool(self, update: dict[str, Any]) -> list[Event]:
         """Some programs tell of a call before they know what it is: it begins when that is told, or its run."""
@@ -347,11 +299,6 @@ class AcpParser(LineParser):
         if not self._stop:
             return None
         return acp_outcomes.judge_stop(self._stop) or "success"
-
-
-def _strange(kind: str, message: dict[str, Any]) -> Event:
-    body: dict[str, Any] = {"note": clip(kind or "untyped", 100)[0], "title": line_of(kind or "untyped")}
-    return Event("note", body | clipped(readable(bounded(message)), 4000))
 
 
 def _name_of(call: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
-"""The `codex` runtime: OpenAI's Codex, headless, one turn per session.
+"""The `codex` runtime: OpenAI's Codex, by its app server.
 
-The prompt goes in on stdin, which is then closed. Every session has its own CODEX_HOME, so there is one
+A client of ours stands between (codex_agent). Every session has its own CODEX_HOME, so there is one
 conversation in it: the one that is carried over is found without its id, which Codex itself chooses. It runs
 within bubblewrap only, its own sandbox off (two sandboxes within each other cost much and add nothing here).
 """
@@ -21,7 +21,6 @@ from pipeline.processes.confine import allowed_environment
 from .base import Command, FileOp, Found, Launch, ProgramMissing, Redact, Trial
 from .codex_stream import CodexParser
 from .programs import (
-    OneTurn,
     base_url_of,
     copied_into,
     find_named,
@@ -37,13 +36,16 @@ from .programs import (
     plain_transcript,
     refuse_keys,
 )
+from .spoken import Spoken, client_files, spoken_command
 
-FOLLOWER = Path(__file__).with_name("followed.py")
+CLIENT = Path(__file__).with_name("codex_agent.py")
+FILES = client_files(CLIENT.stem, "codex_records", "followed")
 PROGRAM = "Codex"
 DEFAULT_MODEL = "gpt-5.5"
 PROVIDER = "https://api.openai.com"
 KEY = "HUSKIES_PROVIDER_KEY"  # the variable that holds the key, named in the provider's settings
 PROVIDER_RETRIES = 4
+START_SECONDS = 100.0  # until it takes a prompt; the watchdog waits for 120
 PATIENCE = 120.0
 """Seconds that it may wait for the provider: a story waits better, without holding an agent."""
 OFF = ("multi_agent", "goals")
@@ -55,7 +57,7 @@ LOG_IN = log_in_with("codex login", "codex")
 TARGETS = {"x86_64": ("x64", "x86_64"), "aarch64": ("arm64", "aarch64")}
 
 
-class Codex(OneTurn):
+class Codex(Spoken):
     name = "codex"
     label = "Codex (OpenAI's agent program)"
     keys: tuple[str, ...] = ()
@@ -71,24 +73,27 @@ class Codex(OneTurn):
         needs_bubblewrap(launch, "Codex runs a shell, which could read the server's own files")
         refuse_keys(self.name, launch.agent_config, ("allowed_tools", "disallowed_tools"))
         model = model_of(launch, DEFAULT_MODEL)
-        argv = [sys.executable, "-I", "-S", str(FOLLOWER), "codex", model, _patience(launch)]
-        argv += [str(program), "exec", "--json"]
-        argv += ["--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox"]
-        argv += ["-C", str(launch.copy), "-m", model]
+        argv = [sys.executable, "-I", "-S", str(CLIENT), str(program), "app-server"]
         for name, value in _settings(launch).items():
             argv += ["-c", f"{name}={value}"]
         for feature in OFF:
             argv += ["--disable", feature]
-        argv += [*(["resume", "--last", "--all"] if launch.resume else []), "-"]
         env = {"CODEX_HOME": str(launch.config), "TZ": "UTC", **launch.git_environment()}
         if launch.credential is not None and launch.credential.value:
             env[KEY] = launch.credential.value
-        return Command(
+        request = {
+            "model": model,
+            "resume": launch.resume,
+            "patience": START_SECONDS,
+            "provider_patience": float(launch.agent_config.get("provider_patience", PATIENCE)),
+        }
+        return spoken_command(
             argv,
             allowed_environment(launch.home, launch.tmp, env),
-            launch.prompt,
+            request,
+            launch,
             files=login_files(launch, PROGRAM, LOG_IN, [host_login()], launch.config),
-            readable=[FOLLOWER, _folder_of(program)],
+            readable=[*FILES, _folder_of(program)],
         )
 
     def carry(self, previous: Path, launch: Launch) -> list[FileOp]:
@@ -167,10 +172,6 @@ def _settings(launch: Launch) -> dict[str, str]:
     settings["model_provider"] = '"huskies"'
     settings |= {f"model_providers.huskies.{key}": json.dumps(value) for key, value in provider.items()}
     return settings
-
-
-def _patience(launch: Launch) -> str:
-    return str(float(launch.agent_config.get("provider_patience", PATIENCE)))
 
 
 def _transcripts(config: Path) -> Iterator[Path]:

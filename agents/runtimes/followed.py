@@ -1,19 +1,18 @@
 """Runs an agent program and adds to its output what it only writes to its own record: the tokens of each request.
 
-`codex exec` and `gemini` tell their tokens once, at the very end; a run that is killed, or that a budget should
-end, tells nothing. `qwen` and `opencode` are silent while they try again. Their records have it all. Runs as
+`gemini` tells its tokens once, at the very end; a run that is killed, or that a budget should end, tells nothing.
+`qwen` and `opencode` are silent while they try again. Their records have it all. Runs as
 
-    python -I -S followed.py codex|gemini|qwen|opencode MODEL PATIENCE PROGRAM ARGUMENT...
+    python -I -S followed.py gemini|qwen|opencode MODEL PATIENCE PROGRAM ARGUMENT...
 
 with stdin and stderr passed on and stdout copied, and adds whole lines:
 
-    {"type": "huskies.begin", "model", "used": {...}}     before its first; Codex: what the conversation had used
+    {"type": "huskies.begin", "model"}                    before its first
     {"type": "huskies.usage", "request", "model", ...}    one request, with the program's own counts in `usage`
-    {"type": "huskies.limits", "rate_limits": {...}}      Codex: what the provider says of the account's limits
     {"type": "huskies.retry", "status", "error"}          Qwen, opencode: the provider refused, and it tries again
     {"type": "huskies.gave_up", "seconds"}                it waited for the provider for so long, and was ended
 
-Codex itself waits without end where the network is down; it, Qwen and opencode as long as a provider tells them to.
+Qwen and opencode wait as long as a provider tells them to.
 Otherwise this ends as the program ended. Qwen and opencode know conversations by their folders: the one that was
 carried over is first moved to this folder.
 Standard library only, and without `subprocess`: it is the child that a runner starts.
@@ -38,7 +37,6 @@ MOST_LINE = 64 * 1024 * 1024  # bytes of one line of a record
 MOST_FILES = 1000
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 MISSING = "The conversation to go on with is not there"
-WAITS = b'{"type":"error","message":"Reconnecting'
 
 Json = dict[str, Any]
 
@@ -106,10 +104,9 @@ class Records(ABC):
                     self.files[path] = self.file(path)
         return [line for record in self.files.values() for line in record.lines(self.wanted)]
 
-    def begin(self) -> Json:
-        """What was used before this run; what the records hold so far is no news."""
+    def begin(self) -> None:
+        """What the records hold so far is no news."""
         self.lines()
-        return {}
 
     def arguments(self) -> list[str]:
         """More for the program, once the conversation that was carried over is this folder's.
@@ -121,38 +118,6 @@ class Records(ABC):
     @abstractmethod
     def news(self) -> list[Json]:
         """Our own lines for what came since the last call."""
-
-
-class CodexRecords(Records):
-    wanted = (b'"token_usage_record"', b'"token_count"')
-
-    def __init__(self) -> None:
-        super().__init__(os.path.join(os.environ["CODEX_HOME"], "sessions"))  # noqa: PTH118
-        self.limits: object = None
-
-    def begin(self) -> Json:
-        used: object = {}
-        for kind, line in self._told():
-            if kind == "token_usage_record":
-                used = line.get("thread_token_usage")
-        return used if isinstance(used, dict) else {}
-
-    def news(self) -> list[Json]:
-        found: list[Json] = []
-        for kind, line in self._told():
-            if kind == "token_usage_record":
-                one = {"request": line.get("response_id"), "thread": line.get("thread_id")}
-                found.append({"type": "huskies.usage", **one, "usage": line.get("usage")})
-            elif line.get("type") == "token_count" and line.get("rate_limits") != self.limits:
-                self.limits = line.get("rate_limits")
-                found.append({"type": "huskies.limits", "rate_limits": self.limits})
-        return found
-
-    def _told(self) -> list[tuple[object, Json]]:
-        lines = self.lines()
-        return [
-            (line.get("type"), line["payload"]) for line in lines if isinstance(line.get("payload"), dict)
-        ]
 
 
 class GeminiRecords(Records):
@@ -259,7 +224,6 @@ class OpencodeRecords(Records):
 
 
 KINDS: dict[str, Callable[[], Records]] = {
-    "codex": CodexRecords,
     "gemini": GeminiRecords,
     "qwen": QwenRecords,
     "opencode": OpencodeRecords,
@@ -292,7 +256,6 @@ def run(argv: list[str], records: Records, patience: float) -> int:
     for number in PASSED_ON:
         signal.signal(number, pass_on)
     at_line_start = True
-    says_that_it_waits = False
     waits_since: float | None = None
     gave_up = False
     while True:
@@ -307,13 +270,11 @@ def run(argv: list[str], records: Records, patience: float) -> int:
             write_all(data)
             records.waits = records.waits and not records.until_heard
             at_line_start = data.endswith(b"\n")
-            says_that_it_waits = data.rstrip().rpartition(b"\n")[2].startswith(WAITS)
         elif (
             ready or status is not None
         ):  # closed; or it is dead, and one of its children still holds it open
             break
-        waits = says_that_it_waits or records.waits
-        waits_since = (waits_since or time.monotonic()) if waits else None
+        waits_since = (waits_since or time.monotonic()) if records.waits else None
         if waits_since and not gave_up and time.monotonic() - waits_since > patience:
             gave_up = True
             os.kill(pid, signal.SIGKILL)
@@ -332,7 +293,8 @@ def main() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     kind, model, patience, *argv = sys.argv[1:]
     records = KINDS[kind]()
-    emit([{"type": "huskies.begin", "model": model, "used": records.begin()}])
+    records.begin()
+    emit([{"type": "huskies.begin", "model": model}])
     try:
         code = run([*argv, *records.arguments()], records, float(patience))
     except LookupError as problem:

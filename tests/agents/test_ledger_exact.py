@@ -193,29 +193,41 @@ def test_codex_takes_off_what_the_conversation_had_used_before(runs: list[list[T
     used: Counter[str] = Counter()
     expected: list[tuple[str, Told]] = []
     for number, made in enumerate(runs):
-        printed: list[Any] = [
-            {"type": "huskies.begin", "model": "gpt-5.5", "used": codex_usage(used)},
-            {"type": "thread.started", "thread_id": "t"},
-        ]
+        printed: list[Any] = [{"type": "started", "thread": "t", "model": "gpt-5.5", "resumed": number > 0}]
+        if number and data.draw(st.booleans()):  # else nothing can be taken off, and nothing is
+            printed.append(codex_sum(used))
+        printed.append({"type": "turn_start", "turn": f"turn-{number}"})
         for at, each in enumerate(made):
             told = {**each, "cache_write_1h": 0}
-            one = {
-                "type": "huskies.usage",
-                "request": f"r{number}-{at}",
-                "thread": "t",
-                "usage": codex_usage(told),
-            }
+            one = {"type": "usage", "request": f"r{number}-{at}", "thread": "t", "usage": codex_usage(told)}
             printed += [one] * data.draw(st.integers(1, 2))
             used.update(told)
+            printed += [codex_sum(used)] * data.draw(st.integers(0, 2))
             expected.append(("gpt-5.5", told))
         if data.draw(st.booleans()):
-            printed.append({"type": "turn.completed", "usage": codex_usage(used)})
+            printed.append({"type": "turn_end", "status": "completed"})
         parser, events = RUNTIMES["codex"].parser(), []
         for one in printed:
             events += parser.feed(line(one))
             parser = RUNTIMES["codex"].parser(json.loads(json.dumps(parser.state())))
         total += summed(events)
     assert total == truth(expected)
+
+
+def codex_sum(used: Any) -> dict[str, Any]:
+    words = {
+        "input": "inputTokens",
+        "cached_input": "cachedInputTokens",
+        "cache_write_input": "cacheWriteInputTokens",
+    }
+    words |= {"output": "outputTokens", "reasoning_output": "reasoningOutputTokens"}
+    told = codex_usage(used)
+    total = {name: told[f"{word}_tokens"] for word, name in words.items()}
+    return {
+        "type": "update",
+        "method": "thread/tokenUsage/updated",
+        "params": {"tokenUsage": {"total": total}},
+    }
 
 
 def codex_usage(told: Any) -> dict[str, int]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agents.runtimes import acp
+from agents.runtimes import acp, spoken
 from agents.runtimes.acp import Acp
 from agents.runtimes.base import Decision, Event
 from tests.runtimes.conftest import MakeLaunch
@@ -139,7 +139,7 @@ def test_nobody_is_asked_where_agents_are_free_and_an_answer_is_not_waited_for_w
     events, _ = play(RUNTIME, free)
     assert "id-allow_once" in (free.copy / "answer.txt").read_text()
     assert bodies(events, "permission") == [] and len(bodies(events, "tool_start")) == 1
-    monkeypatch.setattr(acp, "PERMISSION_SECONDS", 0.01)
+    monkeypatch.setattr(spoken, "PERMISSION_SECONDS", 0.01)
     alone = make_launch("alone", **playing(script, permissions="ask"))
     events, _ = talk(RUNTIME, alone, lambda event: None)
     assert "id-reject_once" in (alone.copy / "answer.txt").read_text()

@@ -123,7 +123,7 @@ def test_it_survives_a_stream_that_breaks(real: None, case: Case, make_launch: M
     assert len(bodies(events, "retry")) == 1 or case.program == OPENCODE
 
 
-@programs(CLAUDE, GEMINI, long=[QWEN])
+@programs(CLAUDE, CODEX, GEMINI, long=[QWEN])
 def test_it_names_a_conversation_that_is_not_there(real: None, case: Case, make_launch: MakeLaunch) -> None:
     with StandIn([]) as standin:
         _, outcome = play(case.runtime, make_launch(resume=True, **case.against(standin)))

@@ -1,17 +1,16 @@
-"""The permissions that a program asks the `acp` runtime's client (acp_agent) for, until somebody answers."""
+"""The permissions that a program asks one of our clients for, until somebody answers."""
 
 import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from agents.runtimes.acp_wire import Json, emit, items, mapping, option_for
+    from agents.runtimes.client_wire import Json, emit
 else:  # beside the client, which is run as a file
-    from acp_wire import Json, emit, items, mapping, option_for
+    from client_wire import Json, emit
 
 MOST_ASKED = 32  # requests that wait at a time
 BEAT_SECONDS = 20.0  # while it waits for an answer it says so: that is no silence
-CANCELLED: Json = {"outcome": {"outcome": "cancelled"}}
 
 
 class Asking:
@@ -24,21 +23,30 @@ class Asking:
         self.ended = False  # nobody is there to answer any more
         self.reasons: set[str] = set()
 
-    async def ask(self, params: Json) -> Json:
-        """The answer to a request for a permission; refused when nobody answers in time."""
+    async def ask(
+        self,
+        request: Json,
+        answer: Callable[[Json | None], tuple[Json, bool]],
+        title: str,
+        mark: object = None,
+    ) -> Json:
+        """The program's answer to what it asks; refused when nobody answers in time.
+
+        `answer` words a decision in the program's language (None: nobody needs to decide any more) and says whether that allows it.
+        `mark` is what `withdraw` knows the request by.
+        """
         if len(self.waiting) >= MOST_ASKED:
-            return CANCELLED
-        options = items(params.get("options"))
+            return answer(None)[0]
         if not self.asks:
-            emit("allowed", request={"toolCall": params.get("toolCall")})
-            return outcome_of(option_for(options, {"allow": True}))
+            emit("allowed", request=request)
+            return answer({"allow": True})[0]
         if self.ended:
-            return outcome_of(option_for(options, {"allow": False}))
+            return answer({"allow": False})[0]
         self.asked += 1
         key = f"permission-{self.asked}"
         future: asyncio.Future[Json | None] = asyncio.get_running_loop().create_future()
-        self.waiting[key] = (params.pop("huskies", None), future)
-        emit("permission", id=key, request=params)
+        self.waiting[key] = (mark, future)
+        emit("permission", id=key, request=request)
         decision: Json | None
         try:
             async with asyncio.timeout(self.seconds):
@@ -47,19 +55,17 @@ class Asking:
             decision = {"allow": False}
         finally:
             self.waiting.pop(key, None)
-        chosen = option_for(options, decision) if decision is not None else None
-        allowed = decision is not None and decision.get("allow") is True and chosen is not None
+        told, allowed = answer(decision)
         emit("permission_over", id=key, allowed=allowed, withdrawn=decision is None)
         if decision is not None and not allowed and decision.get("reason"):
-            self._say_why(params, str(decision["reason"]))
-        return outcome_of(chosen)
+            self._say_why(title, str(decision["reason"]))
+        return told
 
-    def _say_why(self, params: Json, reason: str) -> None:
-        """The protocol's answer has no room for a reason: it is told in the next turn, each once."""
+    def _say_why(self, title: str, reason: str) -> None:
+        """The answer has no room for a reason: it is told besides, each once."""
         if reason not in self.reasons:
             self.reasons.add(reason)
-            title = str(mapping(params.get("toolCall")).get("title") or "what you asked for")[:500]
-            words = f"You asked for permission and it was denied: {title}\nThe reason: {reason}"
+            words = f"You asked for permission and it was denied: {title[:500]}\nThe reason: {reason}"
             emit("note", note="told", text=words)
             self.tell(words)
 
@@ -86,7 +92,3 @@ class Asking:
             await asyncio.sleep(BEAT_SECONDS)
             if self.waiting:
                 emit("waiting")
-
-
-def outcome_of(option: str | None) -> Json:
-    return CANCELLED if option is None else {"outcome": {"outcome": "selected", "optionId": option}}
