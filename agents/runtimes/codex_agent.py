@@ -65,6 +65,7 @@ class CodexClient(Client):
         self.unheard: dict[str, str] = {}  # words that were put into the turn, until the model has them
         self.taken: set[str] = set()  # of these, what goes with its next request
         self.said = 0
+        self.open_asks: set[object] = set()  # ids of what Codex asked and has not taken back
         self.records = CodexRecords()
         self.waits_since: float | None = None  # for its provider
         self.tasks: set[asyncio.Task[None]] = set()
@@ -78,6 +79,7 @@ class CodexClient(Client):
                 if not isinstance(method, str):
                     self.answered(message)
                 elif "id" in message:
+                    self.open_asks.add(message["id"])
                     self.begin(self.asked(message["id"], method, params))
                 else:
                     self.noticed(method, params)
@@ -109,7 +111,7 @@ class CodexClient(Client):
             return
         title = str(params.get("command") or params.get("reason") or "a change of files")
         answer = {"decision": "cancel"}
-        if self.turn_id and not self.cancelled:
+        if self.turn_id and not self.cancelled and key in self.open_asks:
             answer = await self.asking.ask(params, decision_of, title, key)
         with contextlib.suppress(ConnectionError):
             await self.wire.send({"id": key, "result": answer})
@@ -119,6 +121,7 @@ class CodexClient(Client):
         if params.get("threadId", self.thread) != self.thread and self.thread:
             return
         if method == "serverRequest/resolved":
+            self.open_asks.discard(params.get("requestId"))
             self.asking.withdraw(params.get("requestId"))
         elif method == "turn/completed":
             self.completed(mapping(params.get("turn")))
