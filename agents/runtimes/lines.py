@@ -100,14 +100,7 @@ class LineParser(ABC):
         stream, flags, self._unsuspected = record.stream, record.flags, masked
         whole = not flags and stream not in self._pending and not self._torn and len(record.data) <= MOST_LINE
         if whole and stream in STREAM_NAMES:
-            line = record.data if masked else self._redacted(record.data)
-            if stream == STDOUT and self._main and line[:1] == b"{":
-                try:
-                    value = orjson.loads(line)
-                except ValueError:
-                    return self._whole(stream, line, 0)
-                return self._message(value)
-            return self._whole(stream, line, 0)
+            return self._whole(stream, record.data if masked else self._redacted(record.data), 0)
         if stream == NOTE:
             return self._note(record.data)
         if stream not in STREAM_NAMES:

@@ -17,7 +17,7 @@ from tests.runtimes.conftest import MakeLaunch, confined_launch
 def test_the_prompt_is_never_an_argument(case: Case, stand_in: Path, make_launch: MakeLaunch) -> None:
     command = case.runtime.command(make_launch(**confined_launch(prompt="--yolo; $(touch x)")))
     assert "--yolo; $(touch x)" in command.stdin
-    assert case.program == CLAUDE or command.stdin == "--yolo; $(touch x)"
+    assert case.program in (CLAUDE, CODEX) or command.stdin == "--yolo; $(touch x)"
     assert not any("touch" in word for word in [*command.argv, *command.env.values()])
 
 
