@@ -5,7 +5,6 @@ two who race cannot both win and nobody's move is lost."""
 
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -171,7 +170,7 @@ def make_ref(control: Path, ref: str, commit: str, *, lasting: bool = True) -> N
     if (found := read_ref(control, ref)) is not None:
         raise RefMoved(ref, None, found)
     place = control / ref
-    part = control / f"{secrets.token_hex(8)}.part"  # beside `refs`, where every file is a ref
+    part = control / f"{os.urandom(8).hex()}.part"  # beside `refs`, where every file is a ref
     part.write_text(names.check_commit(commit) + "\n")
     try:
         _sync(part)  # an empty ref would stand in git's way

@@ -7,7 +7,6 @@ not an error, since trying again would hang again."""
 
 import os
 import re
-import secrets
 import shlex
 import stat
 from collections.abc import Sequence
@@ -218,7 +217,7 @@ class CopyGit:
     def _look(self, questions: Sequence[Sequence[str]]) -> list[Completed]:
         """What git says to each of our own questions, asked one after the other in one sandbox. Raises GitError for an end that none
         should have."""
-        mark = secrets.token_hex(16)  # nobody who wrote in the copy knows it
+        mark = os.urandom(16).hex()  # nobody who wrote in the copy knows it
         ask = "; ".join(f'"$@" {shlex.join(words)}; printf \'\\n%s %d\\n\' "$0" $?' for words in questions)
         # With optional locks, status notes in our index what it found unchanged: in a sandbox with another
         # user id every file looks touched once, and `add` would read them all again.
