@@ -270,6 +270,6 @@ def test_a_program_that_takes_no_message_says_so_by_name(shop: Shop) -> None:
     project = shop.open()
     story = shop.start(project, [{"say": "I begin"}, {"hang": True}])
     session = shop.until_line(story, "I begin")
-    session.runtime = "codex"
-    with pytest.raises(CannotHear, match="codex, which takes no message while it works"):
+    session.runtime = "gemini-cli"
+    with pytest.raises(CannotHear, match="gemini-cli, which takes no message while it works"):
         talking.message(session, "Hello", actor=BOB)
