@@ -41,12 +41,15 @@ HEARTBEAT_SECONDS = 3.0
 
 
 RUNNING: Select[tuple[int]] = Select(
-    lambda host: Process.objects.filter(host=host, state=ProcessState.RUNNING).values_list("pk"), str
+    lambda host: Process.objects.unhandled().filter(host=host, state=ProcessState.RUNNING).values_list("pk"),
+    str,
 )
 OVER: Select[tuple[int]] = Select(
-    lambda host: Process.objects.filter(
-        host=host, state__in=[ProcessState.EXITED, ProcessState.LOST]
-    ).values_list("pk"),
+    lambda host: (
+        Process.objects.unhandled()
+        .filter(host=host, state__in=[ProcessState.EXITED, ProcessState.LOST])
+        .values_list("pk")
+    ),
     str,
 )
 
@@ -346,7 +349,7 @@ class Supervisor:
         Old by their date or seen that long by this loop: a clock that was set back must not hide them for a day.
         """
         now, old = time.monotonic(), timezone.now() - timedelta(seconds=LAUNCH_SECONDS)
-        prepared = Process.objects.filter(host=conf.host(), state=ProcessState.PREPARED)
+        prepared = Process.objects.unhandled().filter(host=conf.host(), state=ProcessState.PREPARED)
         rows = list(prepared.select_related("project", "story"))
         self._prepared = {row.pk: self._prepared.get(row.pk, now) for row in rows}
         for process in rows:

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from django.db import models
 
-from agents.states import LIVE, Role
+from agents.states import Role
 from pipeline.models import Project
-
-
-class AgentQuerySet(models.QuerySet["Agent"]):
-    def free(self) -> AgentQuerySet:
-        """Those that the project file names and that have no live session, in the file's order."""
-        return self.filter(configured=True).exclude(sessions__state__in=LIVE).order_by("position")
 
 
 class Agent(models.Model):
@@ -36,8 +30,6 @@ class Agent(models.Model):
         blank=True,
         help_text="The person who paused it; empty = the server did, and a new project file ends that.",
     )
-
-    objects = AgentQuerySet.as_manager()
 
     class Meta:
         ordering = ["project_id", "position", "name"]

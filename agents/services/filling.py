@@ -55,7 +55,7 @@ def sweep() -> None:
     facts = os.statvfs(conf.home())
     free = Free(facts.f_bavail * facts.f_frsize, facts.f_favail)
     if not _seen.counts and _seen.has_become_fuller(free):
-        rows = Session.objects.filter(state=State.RUNNING, host=conf.host(), stop_requested_at=None)
+        rows = Session.objects.live().filter(state=State.RUNNING, host=conf.host(), stop_requested_at=None)
         for pk, key in rows.values_list("pk", "key"):
             # Its home and temporary files too.
             _seen.counts[pk] = disk.held([conf.copy_path(key), conf.session_path(key)])

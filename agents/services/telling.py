@@ -161,7 +161,7 @@ def sweep() -> None:
     """What nobody told yet, of the sessions of this host."""
     answers = Q(requests__state__in=ANSWERED, requests__told_at=None)
     words = Q(messages__state=Said.WAITING, messages__told_in=None)
-    live = Session.objects.filter(state__in=[State.STARTING, State.RUNNING], host=conf.host())
+    live = Session.objects.live().filter(state__in=[State.STARTING, State.RUNNING], host=conf.host())
     for pk in {
         *live.filter(answers).values_list("pk", flat=True),
         *live.filter(words).values_list("pk", flat=True),

@@ -38,7 +38,7 @@ def processes() -> Iterator[Lie]:
         yield Lie("R4", f"process {process.key}", f"it is over ({process.kind}), but its runner lives.")
     if not foreground.server_is_running():
         return  # what ended meanwhile is noticed by the next `up`, and says nothing false until then
-    for process in mine.filter(state=ProcessState.RUNNING, started_at__lt=before):
+    for process in mine.unhandled().filter(state=ProcessState.RUNNING, started_at__lt=before):
         who = Identity(process.pid or 0, process.start_time or 0, process.boot_id)
         if not identities.is_alive(who) and not spawn.runner_alive(conf.runs(), process.key):
             yield Lie(
@@ -46,7 +46,7 @@ def processes() -> Iterator[Lie]:
                 f"process {process.key}",
                 f"it is said to run ({process.kind}), but its runner {who.pid} is dead.",
             )
-    for process in mine.filter(state=ProcessState.PREPARED, created_at__lt=before):
+    for process in mine.unhandled().filter(state=ProcessState.PREPARED, created_at__lt=before):
         yield Lie(
             "R4",
             f"process {process.key}",

@@ -150,7 +150,7 @@ def bounds() -> Iterator[Lie]:
             "the data folder",
             f"{free // 1_000_000} MB are free on its disk. Make room: without it nothing is saved.",
         )
-    live = Process.objects.filter(host=conf.host(), state=ProcessState.RUNNING)
+    live = Process.objects.unhandled().filter(host=conf.host(), state=ProcessState.RUNNING)
     for key in live.values_list("key", flat=True):
         try:
             size = (conf.runs() / key / "log").stat().st_size

@@ -19,9 +19,10 @@ class ProcessState(models.TextChoices):
 
 class ProcessQuerySet(models.QuerySet["Process"]):
     def live(self) -> ProcessQuerySet:
-        return self.filter(state__in=[ProcessState.PREPARED, ProcessState.RUNNING])
+        return self.unhandled().filter(state__in=[ProcessState.PREPARED, ProcessState.RUNNING])
 
     def unhandled(self) -> ProcessQuerySet:
+        """As the index `process_by_host` says it: those that are over are never looked through."""
         return self.exclude(state=ProcessState.HANDLED)
 
 

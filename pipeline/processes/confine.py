@@ -31,7 +31,7 @@ LevelName = Literal["bubblewrap", "none"]
 LADDER = ("none", "limits", "bubblewrap", "bubblewrap+network")  # from the weakest to the strongest
 FORWARDER = Path(__file__).with_name("sidecar_forward.py")
 PORT_INSIDE = 13128  # where the way out is reached within a network namespace of its own
-NICE = 5
+NICE = 10
 """What agents and gates run with, so that a host full of them still serves its board and starts others."""
 
 LIMITS = {"nofile": 65536, "nproc": 8192, "fsize": 64 * 2**30}

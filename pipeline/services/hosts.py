@@ -250,7 +250,9 @@ def conclude_lost(name: str) -> None:
     """What follows from the end of each process of a host that was given up; its own supervisor is not there to do it. Idempotent."""
     from pipeline.services import processes
 
-    for pk in Process.objects.filter(host=name, state=ProcessState.LOST).values_list("pk", flat=True):
+    for pk in (
+        Process.objects.unhandled().filter(host=name, state=ProcessState.LOST).values_list("pk", flat=True)
+    ):
         try:
             processes.handle_end(pk)
         except Exception:
