@@ -46,7 +46,6 @@ QUIET_SECONDS = 1.0  # without a word: then a loaded conversation has been told 
 class AcpClient(Client):
     def __init__(self, request: Json) -> None:
         super().__init__(request)
-        self.doing = "start"
         self.session = ""
         self.offers: Json = {}
         self.listening = False  # what comes before the first prompt is a conversation told again
@@ -230,24 +229,12 @@ class AcpClient(Client):
         write_memory(self.request["memory"], self.memory)
 
     async def run(self) -> None:
-        patience = float(self.request["patience"])
         environment = {**os.environ, "HOME": self.request["home"]}
         program = await begun(self.request["argv"], environment)
         self.connection = Connection(self.handle, Wire(program, self.took))
         beating = asyncio.create_task(self.asking.beat())
         try:
-            try:
-                async with asyncio.timeout(patience):
-                    await self.open()
-            except TimeoutError:
-                raise Failed("silent", f"{self.doing} for {patience:.0f} seconds") from None
-            await self.talk()
-        except Failed as failed:
-            if failed.at == "exit":
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(program.wait(), 2.0)
-                failed.code = program.returncode
-            raise
+            await self.converse(program)
         finally:
             beating.cancel()
             await self.close(program)

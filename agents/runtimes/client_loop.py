@@ -43,6 +43,7 @@ class Failed(Exception):
 class Client(ABC):
     def __init__(self, request: Json) -> None:
         self.request = request
+        self.doing = "start"  # what is tried, for whoever must say that it hung
         self.busy = True  # there is a turn to interrupt, or one to come
         self.cancelled = False
         self.messages: deque[str] = deque()
@@ -53,6 +54,10 @@ class Client(ABC):
     @abstractmethod
     async def run(self) -> None:
         """The whole conversation; raises `Failed`."""
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Up to a conversation that takes a prompt; raises `Failed`."""
 
     @abstractmethod
     async def turn(self, text: str) -> Json:
@@ -92,7 +97,24 @@ class Client(ABC):
             self.news.clear()
             await self.news.wait()
 
-    # turn after turn
+    # from the begin to the end
+
+    async def converse(self, program: asyncio.subprocess.Process) -> None:
+        """With a program that was begun: it must be open within `patience`. Raises `Failed`, with the end of one that is gone."""
+        patience = float(self.request["patience"])
+        try:
+            try:
+                async with asyncio.timeout(patience):
+                    await self.open()
+            except TimeoutError:
+                raise Failed("silent", f"{self.doing} for {patience:.0f} seconds") from None
+            await self.talk()
+        except Failed as failed:
+            if failed.at == "exit":
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(program.wait(), 2.0)
+                failed.code = program.returncode
+            raise
 
     async def talk(self) -> None:
         """Until nobody has anything to say."""

@@ -56,7 +56,6 @@ KNOWN = ("threadId", "turnId", "startedAtMs", "completedAtMs", "summaryIndex", "
 class CodexClient(Client):
     def __init__(self, request: Json) -> None:
         super().__init__(request)
-        self.doing = "start"
         self.thread = self.turn_id = ""
         self.turn_over: asyncio.Future[Json] | None = None
         self.calls: dict[int, asyncio.Future[Json]] = {}
@@ -192,7 +191,6 @@ class CodexClient(Client):
             raise Failed("exit", "") from None
 
     async def open(self) -> None:
-        """Up to a conversation that takes a prompt; raises `Failed`."""
         await self.call("initialize", {"clientInfo": {"name": "huskies", "version": "1"}})
         await self.wire.send({"method": "initialized"})
         policy = "untrusted" if self.asking.asks else "never"
@@ -261,19 +259,7 @@ class CodexClient(Client):
         for doing in (self.read(), self.watch(), self.asking.beat()):
             self.begin(doing)
         try:
-            patience = float(self.request["patience"])
-            try:
-                async with asyncio.timeout(patience):
-                    await self.open()
-            except TimeoutError:
-                raise Failed("silent", f"{self.doing} for {patience:.0f} seconds") from None
-            await self.talk()
-        except Failed as failed:
-            if failed.at == "exit":
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(program.wait(), 2.0)
-                failed.code = program.returncode
-            raise
+            await self.converse(program)
         finally:
             for task in list(self.tasks):
                 task.cancel()
