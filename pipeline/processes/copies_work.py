@@ -11,7 +11,7 @@ import shlex
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from pipeline.git import names
 from pipeline.git.command import Completed, GitError, GitTimeout, OutputTooLarge, checked, control_environment
@@ -233,17 +233,9 @@ class CopyGit:
             )
         return found
 
-    def _run(
-        self,
-        *arguments: str,
-        stdin: bytes | None = None,
-        ok: Sequence[int] = (0,),
-        environment: dict[str, str] | None = None,
-        sink: IO[bytes] | None = None,
-        cap: int | None = None,
-    ) -> Completed:
-        command = [*self.confinement, *self.git, *arguments]
-        return self._checked(command, stdin=stdin, ok=ok, environment=environment, sink=sink, cap=cap)
+    def _run(self, *arguments: str, **how: Any) -> Completed:
+        """One git command; `how` as of `_checked`."""
+        return self._checked([*self.confinement, *self.git, *arguments], **how)
 
     def _checked(
         self,

@@ -105,7 +105,9 @@ def test_a_helper_that_cannot_stay_up_ends_the_run_with_what_it_said(prepared: S
     meet = tmp_path / "meet"  # the program holds its end open: each helper ends once there is a program
     os.mkfifo(meet)
     dying = f"import sys; sys.stdin.read(); print('ready', flush=True); open({str(meet)!r}); print('no more', flush=True)"
-    run = begin(prepared, shell(f"echo up; exec 3> {meet}; exec sleep 1000", helped=True), helpers=[helper(dying)])
+    run = begin(
+        prepared, shell(f"echo up; exec 3> {meet}; exec sleep 1000", helped=True), helpers=[helper(dying)]
+    )
     record = run.finish()
     assert (record["outcome"], record["main_started"]) == ("helper_lost", True)
     assert record["reason"] == "The helper sidecar ended with code 0. It said: no more"
