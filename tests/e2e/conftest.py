@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 from pytest_django import Settings
 
+from agents.standin import StandIn
+from tests.agent_programs import AgentProgram
+from tests.e2e.desk import Desk
 from tests.e2e.shop import Shop
 
 
@@ -18,3 +21,12 @@ def shop(tmp_path: Path, settings: Settings, transactional_db: None) -> Iterator
     made = Shop(tmp_path)
     yield made
     made.close()
+
+
+@pytest.fixture
+def desk(shop: Shop, program: AgentProgram, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    """A real agent program at the shop, whose provider is a stand-in that plays what each test says."""
+    monkeypatch.setenv(program.variable, str(program.find()))
+    with StandIn([]) as fake:
+        yield Desk(shop, fake, program)
+        assert fake.problems == []

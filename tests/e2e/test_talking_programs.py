@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from agents.models import PermissionRequest
 from agents.models.permission import Asking
 from agents.services import permissions, talking, telling
-from agents.standin import StandIn
 from pipeline.actors import Actor
 from pipeline.models import Story
-from tests.agent_programs import CLAUDE, CODEX, AgentProgram, programs
+from tests.agent_programs import CLAUDE, CODEX, programs
 from tests.e2e.desk import Desk
-from tests.e2e.shop import Shop
 from tests.factories import ALICE
 from tests.logs import body, events
 
@@ -22,14 +18,6 @@ pytestmark = pytest.mark.timeout(180)
 BOB = Actor("bob")
 TOOLS = {CLAUDE: ("Bash", "Write", "content"), CODEX: ("shell", "edit", "diff")}
 """A program's names for its shell, for its tool that writes files, and for what is written."""
-
-
-@pytest.fixture
-def desk(shop: Shop, program: AgentProgram, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
-    monkeypatch.setenv(program.variable, str(program.find()))
-    with StandIn([]) as fake:
-        yield Desk(shop, fake, program)
-        assert fake.problems == []
 
 
 def asked(desk: Desk, story: Story, number: int) -> PermissionRequest:

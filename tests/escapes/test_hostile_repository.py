@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from agents.standin import StandIn
 from pipeline import conf
-from tests.agent_programs import AGENT_PROGRAMS, OPENCODE, QWEN, AgentProgram, programs
+from tests.agent_programs import AGENT_PROGRAMS, OPENCODE, QWEN, programs
 from tests.e2e.desk import Desk
-from tests.e2e.shop import Shop
 from tests.factories import git
 
 pytestmark = [pytest.mark.timeout(300)]
@@ -111,14 +108,6 @@ def traps(port: int, *, proxies: bool) -> dict[str, str]:
         ".opencode/plugin/evil.js": plugin,
         ".opencode/plugins/evil.js": plugin,
     }
-
-
-@pytest.fixture
-def desk(shop: Shop, program: AgentProgram, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
-    monkeypatch.setenv(program.variable, str(program.find()))
-    with StandIn([]) as fake:
-        yield Desk(shop, fake, program)
-        assert fake.problems == []
 
 
 @programs(*AGENT_PROGRAMS)

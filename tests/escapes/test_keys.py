@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from agents.models import Session
 from agents.services import reaching
-from agents.standin import StandIn
 from pipeline import conf
-from tests.agent_programs import AGENT_PROGRAMS, CLAUDE, AgentProgram, programs
+from tests.agent_programs import AGENT_PROGRAMS, CLAUDE, programs
 from tests.e2e.desk import KEY, Desk
-from tests.e2e.shop import Shop
 from tests.logs import words
 
 pytestmark = [pytest.mark.timeout(240)]
@@ -23,14 +20,6 @@ LOOT = (  # in one word: some programs refuse a command that they see reach outs
     "sh -c 'env > loot.txt; cat /proc/*/environ /proc/*/cmdline >> loot.txt 2>/dev/null; "
     'grep -rsaohE "sk-tes[t]-[0-9a-f]+" ~ $TMPDIR {own} >> loot.txt; true\''
 )
-
-
-@pytest.fixture
-def desk(shop: Shop, program: AgentProgram, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
-    monkeypatch.setenv(program.variable, str(program.find()))
-    with StandIn([]) as fake:
-        yield Desk(shop, fake, program)
-        assert fake.problems == []
 
 
 def told(session: Session) -> str:
